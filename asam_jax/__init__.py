@@ -1,0 +1,1 @@
+"""Adaptive Sharpness-Aware Minimization for JAX and Optax."""
