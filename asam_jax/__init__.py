@@ -1,1 +1,50 @@
-"""Adaptive Sharpness-Aware Minimization for JAX and Optax."""
+"""Adaptive Sharpness-Aware Minimization (ASAM, Kwon et al. 2021) for JAX and Optax.
+
+- `perturbation`: parameters, gradient, T_w, rho, p -> eps
+- `value_and_grad`: value at w and gradient at w + eps, in place of `jax.value_and_grad`
+- `sharpness_aware`: the optax link: gradient at w in, gradient at w + eps out
+- `asam`, `sam`: that link in front of a base optimizer
+- `alternating`: the same for loops that own the gradient call
+- `sharpness`: adaptive sharpness of a loss
+- `identity`, `elementwise`, `filterwise`, `masked`: normalization operators T_w
+- `not_bias`, `all_leaves`: which leaves are scaled
+- `flax_filter_axes`, `torch_filter_axes`: what a filter is
+"""
+
+from asam_jax._alternating import AlternatingState, alternating
+from asam_jax._gradient import value_and_grad
+from asam_jax._masked import masked
+from asam_jax._operators import (
+    all_leaves,
+    elementwise,
+    filterwise,
+    flax_filter_axes,
+    identity,
+    not_bias,
+    torch_filter_axes,
+)
+from asam_jax._perturbation import perturbation
+from asam_jax._sharpness import sharpness
+from asam_jax._transform import SharpnessAwareState, asam, sam, sharpness_aware
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlternatingState",
+    "SharpnessAwareState",
+    "all_leaves",
+    "alternating",
+    "asam",
+    "elementwise",
+    "filterwise",
+    "flax_filter_axes",
+    "identity",
+    "masked",
+    "not_bias",
+    "perturbation",
+    "sam",
+    "sharpness",
+    "sharpness_aware",
+    "torch_filter_axes",
+    "value_and_grad",
+]
