@@ -14,16 +14,9 @@
 from asam_jax._alternating import AlternatingState, alternating
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
-from asam_jax._operators import (
-    all_leaves,
-    elementwise,
-    filterwise,
-    flax_filter_axes,
-    identity,
-    not_bias,
-    torch_filter_axes,
-)
+from asam_jax._operators import elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
+from asam_jax._rules import all_leaves, flax_filter_axes, not_bias, torch_filter_axes
 from asam_jax._sharpness import sharpness
 from asam_jax._transform import SharpnessAwareState, asam, sam, sharpness_aware
 

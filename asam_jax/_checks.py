@@ -17,7 +17,8 @@ def at_least(name: str, value: Any, low: float) -> None:
     """Raises unless `value` is a scalar of at least `low`; a traced value has no value to check."""
     if isinstance(value, Tracer):
         return
-    if callable(value) or isinstance(value, str) or np.ndim(value) != 0:
+    number = isinstance(value, (int, float, np.generic, np.ndarray, jax.Array))
+    if not number or np.ndim(value) != 0:
         raise TypeError(
             f"{name} must be a number, got {value!r}; pass a scalar of at least {low:g}."
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from asam_jax import _checks
 from asam_jax._checks import PyTree, Scalar
+from asam_jax._dtypes import wide, widest
 from asam_jax._operators import Operator, elementwise
 
 
@@ -24,11 +25,50 @@ def _power(base: jax.Array, exponent: Any) -> jax.Array:
     return jnp.power(base, exponent)
 
 
-def _conjugate_exponent(p: Any) -> Any:
-    """The number q - 1 = 1 / (p - 1), from inf at p = 1 to 0 at p = inf; traced p is allowed."""
-    if isinstance(p, jax.Array):
-        return 1.0 / (p - 1.0)
-    return math.inf if p == 1 else 1.0 / (p - 1.0)
+def _fraction(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """Divides, and gives exactly 1 where part is the whole.
+
+    XLA divides by a shared number through its reciprocal, which can miss 1 by a rounding; at
+    p = 1 that would lose the largest entry.
+    """
+    return jnp.where(part == whole, 1.0, part / whole)
+
+
+def _powers(root: jax.Array, top: jax.Array, r: Any) -> jax.Array:
+    """(root / top) ** r for 0 <= root <= top.
+
+    A power below one is taken before the division: a small root must not be flushed to zero
+    when the power would have brought it back.
+    """
+    inner, outer = (
+        (jnp.minimum(r, 1.0), jnp.maximum(r, 1.0))
+        if isinstance(r, jax.Array)
+        else (min(r, 1.0), max(r, 1.0))
+    )
+    return _power(_fraction(_power(root, inner), _power(top, inner)), outer)
+
+
+def _steepest(
+    scales: list[jax.Array], grads: list[jax.Array], p: Any, norm_dtype: Any
+) -> tuple[list[jax.Array], jax.Array]:
+    """The leaves of (|T g| / max|T g|) ** ((q - 1) / 2), and the p-norm of their squares.
+
+    It works on sqrt(T) sqrt|g|, since T |g| can overflow or underflow where T and g do not.
+    """
+    roots = [jnp.sqrt(t) * jnp.sqrt(jnp.abs(g)) for t, g in zip(scales, grads, strict=True)]
+    peak = jnp.stack([jnp.max(root, initial=0.0).astype(norm_dtype) for root in roots]).max()
+    top = jnp.where(peak == 0, jnp.ones_like(peak), peak)
+
+    r = math.inf if not isinstance(p, jax.Array) and p == 1 else 1.0 / (p - 1.0)  # q - 1
+    halves = [_powers(root, top.astype(root.dtype), r) for root in roots]
+    # ||x^(q-1)||_p = (sum x^q)^(1/p), and x^q = (x^(1/2) x^((q-1)/2))^2
+    sums = [
+        jnp.sum(jnp.square(_fraction(root, top.astype(root.dtype)) * half)).astype(norm_dtype)
+        for root, half in zip(roots, halves, strict=True)
+    ]
+    norm = jnp.power(jnp.stack(sums).sum(), 1.0 / jnp.asarray(p).astype(norm_dtype))
+    norm = jnp.where(peak == 0, jnp.ones_like(peak), norm)
+    return halves, jnp.where(jnp.isfinite(peak), norm, jnp.nan)
 
 
 def perturbation(
@@ -92,37 +132,16 @@ def perturbation(
     scales = operator(params)
     _checks.scales(params, scales)
 
-    wide = [jnp.promote_types(jnp.result_type(w), jnp.float32) for w in leaves]
-    norm_dtype = jnp.result_type(*wide)
-    t = [jnp.asarray(s).astype(d) for s, d in zip(jax.tree.leaves(scales), wide, strict=True)]
-    g = [jnp.asarray(x).astype(d) for x, d in zip(jax.tree.leaves(grads), wide, strict=True)]
+    dtypes = [wide(w) for w in leaves]
+    norm_dtype = widest(dtypes)
+    t = [jnp.asarray(s).astype(d) for s, d in zip(jax.tree.leaves(scales), dtypes, strict=True)]
+    g = [jnp.asarray(x).astype(d) for x, d in zip(jax.tree.leaves(grads), dtypes, strict=True)]
 
-    # sqrt(T) sqrt|g| instead of T |g|: for T and g anywhere in the dtype's range it neither
-    # overflows nor underflows, and its powers below give those of |T g| / max|T g|.
-    roots = [jnp.sqrt(a) * jnp.sqrt(jnp.abs(b)) for a, b in zip(t, g, strict=True)]
-    peak = jnp.stack([jnp.max(r, initial=0.0).astype(norm_dtype) for r in roots]).max()
-    unit = jnp.where(peak == 0, jnp.ones_like(peak), peak)
-
-    # half = (|T g| / max|T g|) ** ((q - 1) / 2), written so that a small root is not flushed to
-    # zero before a power below one could bring it back.
-    r = _conjugate_exponent(p)
-    inner = jnp.minimum(r, 1.0) if isinstance(r, jax.Array) else min(r, 1.0)
-    outer = jnp.maximum(r, 1.0) if isinstance(r, jax.Array) else max(r, 1.0)
-
-    def split(root: jax.Array) -> tuple[jax.Array, jax.Array]:
-        base = unit.astype(root.dtype)
-        return root / base, _power(_power(root, inner) / _power(base, inner), outer)
-
-    powers = [split(root) for root in roots]
-    total = jnp.stack([jnp.sum(jnp.square(s * h)).astype(norm_dtype) for s, h in powers]).sum()
-    inverse = 1.0 / jnp.asarray(p).astype(norm_dtype)
-    length = jnp.where(peak == 0, jnp.ones_like(peak), jnp.power(total, inverse))
-    length = jnp.where(jnp.isfinite(peak), length, jnp.nan)
-    factor = jnp.asarray(rho).astype(norm_dtype) / length
+    halves, norm = _steepest(t, g, p, norm_dtype)
+    factor = jnp.asarray(rho).astype(norm_dtype) / norm
 
     def leaf_eps(w: Any, scale: jax.Array, grad: jax.Array, half: jax.Array) -> jax.Array:
         eps = (scale * half) * half * (jnp.sign(grad) * factor.astype(grad.dtype))
         return eps.astype(jnp.result_type(w))
 
-    halves = [h for _, h in powers]
     return jax.tree.unflatten(treedef, map(leaf_eps, leaves, t, g, halves))

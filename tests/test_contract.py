@@ -1,0 +1,228 @@
+"""One contract, run over every transformation: what optax's own pieces expect of a link."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import asam_jax
+
+W = {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "bias": np.float32([0.3, -0.1])}
+
+
+def loss(params, x):
+    return jnp.mean(jnp.square(jnp.tanh(x @ params["kernel"] + params["bias"][None])))
+
+
+def batch(seed, n=6):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(n, 2)), jnp.float32)
+
+
+def gradient(x):
+    return lambda params: jax.grad(loss)(params, x.astype(params["kernel"].dtype))
+
+
+FACTORIES = {
+    "asam": lambda base, rho=0.5: asam_jax.asam(base, rho),
+    "sam": lambda base, rho=0.05: asam_jax.sam(base, rho),
+    "p_inf": lambda base, rho=0.01: asam_jax.asam(base, rho, p=jnp.inf),
+    "filterwise": lambda base, rho=0.5: optax.chain(
+        asam_jax.sharpness_aware(rho, operator=asam_jax.filterwise()), base
+    ),
+}
+
+
+@pytest.fixture(params=FACTORIES)
+def factory(request):
+    return FACTORIES[request.param]
+
+
+def run(tx, steps=3, params=None, **extra):
+    params = jax.tree.map(jnp.asarray, W if params is None else params)
+    state = tx.init(params)
+    for seed in range(steps):
+        f = gradient(batch(seed))
+        updates, state = tx.update(f(params), state, params, grad_fn=f, **extra)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def test_is_an_extra_args_transformation_that_ignores_strays(factory):
+    tx = factory(optax.sgd(0.1))
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+    plain, _ = run(tx)
+    stray, _ = run(tx, value=1.0, something_else=object())
+    chex.assert_trees_all_equal(plain, stray)
+
+
+def test_hands_extra_arguments_on_to_the_base(factory):
+    """polyak_sgd steps by min(value / ||g||^2, max_learning_rate) g, with the handed-on value."""
+    x, params = batch(0), jax.tree.map(jnp.asarray, W)
+    f = gradient(x)
+    handed, _ = factory(optax.identity()).update(
+        f(params), factory(optax.identity()).init(params), params, grad_fn=f
+    )
+    tx = factory(optax.polyak_sgd(max_learning_rate=1e3))
+    updates, _ = tx.update(f(params), tx.init(params), params, grad_fn=f, value=jnp.float32(0.02))
+    square = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(handed))
+    expected = jax.tree.map(lambda g: -0.02 / square * g, handed)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
+
+
+def test_traces_once_over_data_rho_and_schedule_steps(factory):
+    traces = []
+    tx = optax.inject_hyperparams(lambda rho: factory(optax.sgd(0.1), rho))(rho=0.1)
+    scheduled = factory(optax.sgd(0.1), optax.linear_schedule(0.0, 0.5, 3))
+
+    @jax.jit
+    def step(params, states, x):
+        traces.append(1)
+        f = gradient(x)
+        updates, injected = tx.update(f(params), states[0], params, grad_fn=f)
+        params = optax.apply_updates(params, updates)
+        updates, other = scheduled.update(f(params), states[1], params, grad_fn=f)
+        return optax.apply_updates(params, updates), (injected, other)
+
+    params = jax.tree.map(jnp.asarray, W)
+    states = (tx.init(params), scheduled.init(params))
+    for seed in range(4):
+        states[0].hyperparams["rho"] = jnp.float32(0.1 * (seed + 1))
+        params, states = step(params, states, batch(seed))
+    assert len(traces) == 1
+
+
+def test_schedule_is_read_at_the_update_count(factory):
+    radii = [0.3, 0.0, 0.7]
+    schedule = optax.join_schedules([optax.constant_schedule(r) for r in radii], [1, 2])
+    scheduled, state = run(factory(optax.sgd(0.1), schedule))
+    params = jax.tree.map(jnp.asarray, W)
+    for seed, radius in enumerate(radii):
+        f = gradient(batch(seed))
+        tx = factory(optax.sgd(0.1), radius)
+        updates, _ = tx.update(f(params), tx.init(params), params, grad_fn=f)
+        params = optax.apply_updates(params, updates)
+    chex.assert_trees_all_close(scheduled, params, rtol=1e-6)
+    assert int(optax.tree.get(state, "count", filtering=_is_link)) == 3
+
+
+def _is_link(path, value):
+    del value
+    return any(getattr(k, "tuple_name", "") == "SharpnessAwareState" for k in path)
+
+
+def test_injected_hyperparameters_are_readable_and_used(factory):
+    make = optax.inject_hyperparams(lambda rho: factory(optax.sgd(0.1), rho))
+    params, state = run(make(rho=0.2))
+    assert float(state.hyperparams["rho"]) == pytest.approx(0.2)
+    expected, _ = run(factory(optax.sgd(0.1), 0.2))
+    chex.assert_trees_all_close(params, expected, rtol=1e-6)
+
+
+def test_inject_hyperparams_takes_the_aliases_and_the_link_unchanged():
+    injected = optax.inject_hyperparams(asam_jax.asam)(optax.sgd(0.1), rho=0.2)
+    params, state = run(injected)
+    assert set(state.hyperparams) == {"rho", "eta", "p"}
+    chex.assert_trees_all_close(params, run(asam_jax.asam(optax.sgd(0.1), 0.2))[0], rtol=1e-5)
+
+    link = optax.inject_hyperparams(asam_jax.sharpness_aware)(rho=0.2)
+    chex.assert_trees_all_close(run(optax.chain(link, optax.sgd(0.1)))[0], params, rtol=1e-5)
+    by_name = optax.inject_hyperparams(asam_jax.sharpness_aware, static_args=("operator",))
+    link = by_name(rho=optax.constant_schedule(0.2), operator=asam_jax.elementwise())
+    chex.assert_trees_all_close(run(optax.chain(link, optax.sgd(0.1)))[0], params, rtol=1e-5)
+
+
+def test_named_chain_and_chain_agree(factory):
+    named = optax.named_chain(
+        ("link", factory(optax.identity())), ("base", optax.sgd(0.05, momentum=0.9))
+    )
+    expected, _ = run(factory(optax.sgd(0.05, momentum=0.9)))
+    chex.assert_trees_all_equal(run(named)[0], expected)
+
+
+def test_rho_zero_is_the_base_optimizer_bit_for_bit(factory):
+    for zero in (0.0, optax.constant_schedule(0.0)):
+        params, _ = run(factory(optax.sgd(0.05, momentum=0.9), zero))
+        expected, _ = run(optax.with_extra_args_support(optax.sgd(0.05, momentum=0.9)))
+        chex.assert_trees_all_equal(params, expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_updates_keep_their_dtype(factory, dtype):
+    params, _ = run(factory(optax.sgd(0.1)), params=jax.tree.map(lambda w: w.astype(dtype), W))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+    chex.assert_tree_all_finite(params)
+
+
+def test_state_holds_no_array_of_the_parameters_size(factory):
+    state = factory(optax.sgd(0.1)).init({"w": jnp.ones(1000)})
+    assert sum(jnp.size(leaf) for leaf in jax.tree.leaves(state)) == 1
+
+
+def test_state_passes_map_params(factory):
+    tx = factory(optax.sgd(0.1, momentum=0.9))
+    params = {"w": jnp.ones(3)}
+    marked = optax.tree.map_params(
+        tx, lambda _: "param", tx.init(params), transform_non_params=lambda _: "other"
+    )
+    assert sorted(jax.tree.leaves(marked)) == ["other", "param"]
+
+
+def test_parameters_and_state_may_be_donated(factory):
+    tx = factory(optax.sgd(0.05, momentum=0.9))
+
+    def step(params, state, x):
+        f = gradient(x)
+        updates, state = tx.update(f(params), state, params, grad_fn=f)
+        return optax.apply_updates(params, updates), state
+
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    params = jax.tree.map(jnp.array, W)
+    state = tx.init(params)
+    for seed in range(2):
+        old = params
+        params, state = donating(params, state, batch(seed))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+    chex.assert_trees_all_close(params, run(tx, steps=2)[0], rtol=1e-5)
+
+
+def test_apply_if_finite_after_the_link_sees_both_passes(factory):
+    x, params = batch(0), jax.tree.map(jnp.asarray, W)
+    good, bad = gradient(x), lambda p: jax.tree.map(lambda g: g * jnp.nan, gradient(x)(p))
+    tx = factory(optax.apply_if_finite(optax.sgd(0.1), 5))
+    for first, second in ((bad, good), (good, bad)):
+        updates, state = tx.update(first(params), tx.init(params), params, grad_fn=second)
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+        assert int(optax.tree.get(state, "notfinite_count")) == 1
+    around = optax.apply_if_finite(factory(optax.sgd(0.1)), 5)
+    updates, _ = around.update(bad(params), around.init(params), params, grad_fn=good)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+
+
+def test_multi_steps_makes_eps_from_the_mean_and_steps_along_the_last_batch(factory):
+    params = jax.tree.map(jnp.asarray, W)
+    fs = [gradient(batch(0)), gradient(batch(1))]
+    with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself multiplies by booleans
+        multi = optax.MultiSteps(factory(optax.sgd(0.1)), 2)
+        state = multi.init(params)
+        for f in fs:
+            updates, state = multi.update(f(params), state, params, grad_fn=f)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, fs[0](params), fs[1](params))
+    tx = factory(optax.sgd(0.1))
+    expected, _ = tx.update(mean, tx.init(params), params, grad_fn=fs[1])
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
+
+
+def test_accumulating_inside_grad_fn_is_the_whole_batch(factory):
+    params, x = jax.tree.map(jnp.asarray, W), batch(0, n=8)
+
+    def accumulated(p):
+        parts = [gradient(part)(p) for part in jnp.split(x, 4)]
+        return jax.tree.map(lambda *g: sum(g[1:], g[0]) / len(g), *parts)
+
+    tx = factory(optax.sgd(0.1))
+    state = tx.init(params)
+    got, _ = tx.update(accumulated(params), state, params, grad_fn=accumulated)
+    whole, _ = tx.update(gradient(x)(params), state, params, grad_fn=gradient(x))
+    chex.assert_trees_all_close(got, whole, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,107 @@
+"""value_and_grad: what each pass sees, and what comes from which."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import asam_jax
+
+W = jnp.array([3.0, -4.0, 1.0])
+X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+
+
+def loss(w, x, *, shift=0.0):
+    return jnp.mean(jnp.square(x @ w - shift))
+
+
+def test_value_is_the_first_pass_and_gradient_the_second():
+    """For 0.5 <w, D w> the gradient at w + eps is D (w + rho D w / ||D w||)."""
+    d = jnp.array([1.0, 2.0, 0.5])
+    step = asam_jax.value_and_grad(
+        lambda w: 0.5 * jnp.sum(d * w**2), rho=0.3, operator=asam_jax.identity()
+    )
+    value, grad = step(W)
+    assert float(value) == pytest.approx(0.5 * (9 + 2 * 16 + 0.5))
+    dw = np.asarray(d * W)
+    np.testing.assert_allclose(grad, d * (W + 0.3 * dw / np.linalg.norm(dw)), rtol=1e-6)
+
+
+def test_positional_and_keyword_arguments_reach_both_passes():
+    plain = asam_jax.value_and_grad(lambda w: loss(w, X, shift=2.0), rho=0.3)(W)
+    handed = asam_jax.value_and_grad(loss, rho=0.3)(W, X, shift=2.0)
+    chex.assert_trees_all_close(handed, plain)
+
+
+def test_aux_is_the_first_passes():
+    def with_aux(w, x):
+        return loss(w, x), {"mean": jnp.mean(x @ w), "count": jnp.int32(3)}
+
+    (value, aux), grad = asam_jax.value_and_grad(with_aux, rho=0.3, has_aux=True)(W, X)
+    assert float(aux["mean"]) == pytest.approx(float(jnp.mean(X @ W)), rel=1e-6)
+    assert aux["count"].dtype == jnp.int32
+    chex.assert_trees_all_close((value, grad), asam_jax.value_and_grad(loss, rho=0.3)(W, X))
+
+
+def test_both_passes_see_the_same_dropout():
+    """With another mask in the second pass, dropped coordinates would get a gradient."""
+
+    def dropped(w, key):
+        return jnp.sum(jnp.where(jax.random.bernoulli(key, 0.5, w.shape), w**2, 0.0))
+
+    key = jax.random.key(3)
+    kept = jax.random.bernoulli(key, 0.5, (64,))
+    _, grad = asam_jax.value_and_grad(dropped, rho=0.1)(jnp.ones(64), key)
+    np.testing.assert_array_equal(grad != 0, kept)
+
+
+def test_rho_zero_is_value_and_grad_and_has_one_pass():
+    step = jax.jit(asam_jax.value_and_grad(loss, rho=0.0))
+    plain = jax.jit(jax.value_and_grad(loss))
+    chex.assert_trees_all_equal(step(W, X), plain(W, X))
+    flops = [f.lower(W, X).compile().cost_analysis()["flops"] for f in (step, plain)]
+    assert flops[0] == flops[1]
+
+
+def test_rho_may_be_traced_and_does_not_retrace():
+    traces = []
+
+    @jax.jit
+    def step(w, rho):
+        traces.append(1)
+        return asam_jax.value_and_grad(loss, rho=rho)(w, X)
+
+    for rho in (0.0, 0.1, 0.5):
+        chex.assert_trees_all_close(
+            step(W, rho), asam_jax.value_and_grad(loss, rho=rho)(W, X), rtol=1e-5
+        )
+    assert len(traces) == 1
+
+
+def test_matches_the_link():
+    grad_fn = jax.grad(lambda w: loss(w, X))
+    for p in (1.0, 2.0, jnp.inf):
+        tx = asam_jax.sharpness_aware(0.2, p=p)
+        updates, _ = tx.update(grad_fn(W), tx.init(W), W, grad_fn=grad_fn)
+        chex.assert_trees_all_close(
+            updates, asam_jax.value_and_grad(loss, rho=0.2, p=p)(W, X)[1], rtol=1e-6
+        )
+
+
+def test_it_is_usable_under_vmap_and_grad():
+    ws = jnp.stack([W, 2 * W])
+    values, grads = jax.vmap(lambda w: asam_jax.value_and_grad(loss, rho=0.2)(w, X))(ws)
+    for i in range(2):
+        one = asam_jax.value_and_grad(loss, rho=0.2)(ws[i], X)
+        chex.assert_trees_all_close((values[i], grads[i]), one, rtol=1e-5)
+    second = jax.grad(lambda w: asam_jax.value_and_grad(loss, rho=0.2)(w, X)[0])(W)
+    chex.assert_trees_all_close(second, jax.grad(loss)(W, X), rtol=1e-5)
+
+
+def test_reverse_differentiation_through_eps_is_finite():
+    def after_ascent(w):
+        eps = asam_jax.perturbation(w, jax.grad(loss)(w, X), rho=0.1)
+        return loss(w + eps, X)
+
+    chex.assert_tree_all_finite(jax.grad(after_ascent)(W))
