@@ -1,0 +1,32 @@
+"""The README's Python runs, top to bottom, as a reader would paste it."""
+
+import pathlib
+import re
+
+import jax
+import pytest
+
+README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_every_python_block_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 4
+    namespace: dict[str, object] = {}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["params"]
+
+
+def test_the_first_example_is_fifteen_lines():
+    first = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert first is not None
+    lines = [line for line in first.group(1).splitlines() if line.strip()]
+    assert len(lines) <= 15
+
+
+@pytest.mark.parametrize("extra", ["experiments", "dev"])
+def test_each_command_sets_itself_up(extra):
+    line = rf"python3 -m venv \.venv && \.venv/bin/pip install -q -e '\.\[{extra}\]' && \S.*"
+    assert len(re.findall(rf"^{line}$", README, flags=re.MULTILINE)) == 1
