@@ -1,0 +1,48 @@
+"""Progress on stderr: a bar with rate and time left on a terminal, a line now and then elsewhere.
+
+The unit is a gradient evaluation: a step of SGD costs one, of SAM or ASAM two, so that one rate
+holds for all methods and the time left is honest.
+"""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class Progress:
+    """Counts gradients of all the runs of a command."""
+
+    def __init__(self, total: int):
+        self._bar = tqdm(
+            total=total, unit="grad", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+        self._total, self._count, self._started = total, 0, time.monotonic()
+        self._last_line = self._started
+
+    def start(self, label: str, done_before: int) -> None:
+        """Begins (or resumes) a run; what an earlier process did does not count into the rate."""
+        self._bar.set_description(label)
+        self._total -= done_before
+        self._bar.total = self._total
+        self._bar.refresh()
+
+    def update(self, count: int) -> None:
+        self._count += count
+        self._bar.update(count)
+        if self._bar.disable and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self.say(self._meter())
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        self._last_line = time.monotonic()
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _meter(self) -> str:
+        elapsed = time.monotonic() - self._started
+        return tqdm.format_meter(self._count, self._total, elapsed, unit="grad", ncols=0)

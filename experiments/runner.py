@@ -1,0 +1,122 @@
+"""Runs a list of configurations in a workdir: skips the finished, groups seeds, writes results."""
+
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from experiments import data, loops, provenance, results
+from experiments.checkpoint import Checkpoints
+from experiments.config import GRADIENTS_PER_STEP, RunConfig
+from experiments.data import Dataset
+from experiments.lock import workdir_lock
+from experiments.progress import Progress
+from experiments.stop import StopRequest
+from experiments.train import steps_per_epoch, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to run, none of which changes a result."""
+
+    workdir: Path = Path("runs")
+    data_dir: Path | None = None
+    time_limit: float | None = None
+    checkpoint_seconds: float = 60.0
+    loop: str = "auto"
+
+
+def run_all(configs: list[RunConfig], options: Options) -> list[dict[str, Any]]:
+    """Finishes every run of `configs` and returns their result lines, in that order."""
+    stop = StopRequest(options.time_limit)
+    with workdir_lock(options.workdir), stop.catching_signals():
+        datasets = {name: data.load(name, options.data_dir) for name in _unique(configs)}
+        for config in configs:
+            data.prepare(datasets[config.dataset], config)  # refuse a bad one before the first run
+        ids = [config.run_id(datasets[config.dataset].fingerprint) for config in configs]
+        finished = _finished(options.workdir)
+        todo = [c for c, i in zip(configs, ids, strict=True) if i not in finished]
+        loop_name = loops.resolve(options.loop)
+        groups = [[c] for c in todo] if loop_name == "host" else _by_seed(todo)
+        if len(todo) < len(configs):
+            print(f"{len(configs) - len(todo)} of {len(configs)} runs are finished already.")
+        progress = Progress(sum(_gradients(c, datasets[c.dataset]) for c in todo))
+        try:
+            for group in groups:
+                dataset = datasets[group[0].dataset]
+                finished |= _run_group(group, dataset, options, loop_name, progress, stop)
+        finally:
+            progress.close()
+    return [finished[i] for i in ids]
+
+
+def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, stop):
+    """Trains one program and writes a line for each of its runs."""
+    ids = [config.run_id(dataset.fingerprint) for config in group]
+    prepared = data.prepare(dataset, group[0])
+    folder = options.workdir / "checkpoints" / "-".join(ids)
+    checkpoints = Checkpoints(folder, options.checkpoint_seconds)
+    summaries = train(
+        group,
+        prepared,
+        loop_name=loop_name,
+        checkpoints=checkpoints,
+        progress=progress,
+        stop=stop,
+    )
+    records = {}
+    for config, run_id, summary in zip(group, ids, summaries, strict=True):
+        records[run_id] = {
+            "run_id": run_id,
+            **config.as_json(),
+            **summary,
+            "labels_changed": round(prepared.labels_changed, 4),
+            "dataset_fingerprint": dataset.fingerprint,
+            "train_images": len(prepared.train_labels),
+            "test_images": len(prepared.test_labels),
+            "loop": loop_name,
+            "command": provenance.command(),
+            "versions": provenance.versions(),
+            "device": provenance.device(),
+        }
+        results.append(options.workdir, records[run_id])
+        progress.say(_sentence(records[run_id]))
+    checkpoints.remove()
+    return records
+
+
+def _finished(workdir: Path) -> dict[str, dict[str, Any]]:
+    records, problems = results.read(workdir)
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    return {record["run_id"]: record for record in records}
+
+
+def _unique(configs: list[RunConfig]) -> list[str]:
+    return list(dict.fromkeys(config.dataset for config in configs))
+
+
+def _by_seed(configs: list[RunConfig]) -> list[list[RunConfig]]:
+    """Runs that differ in their seed alone, together."""
+    groups: dict[RunConfig, list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault(dataclasses.replace(config, seed=0), []).append(config)
+    return list(groups.values())
+
+
+def _gradients(config: RunConfig, dataset: Dataset) -> int:
+    return (
+        config.epochs * steps_per_epoch(config, dataset) * GRADIENTS_PER_STEP[config.method]
+    )
+
+
+def _sentence(record: dict[str, Any]) -> str:
+    return (
+        f"{record['dataset']} {record['model']} {record['method']} seed {record['seed']}: "
+        f"final {record['test_accuracy_final']:.2f}%, best {record['test_accuracy_max']:.2f}%, "
+        f"{record['wall_seconds']:.1f} s"
+    )
+
+
+warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
