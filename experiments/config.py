@@ -12,7 +12,7 @@ NORMALIZATIONS = ("elementwise", "filterwise")
 ADAPTS = ("not_bias", "all")
 DTYPES = ("float32", "bfloat16")
 
-# The paper's section 6.2 for CIFAR; SAM's and ASAM's rho are the CIFAR-10 values on the digits, too.
+# The paper's section 6.2 for CIFAR; on the digits the CIFAR-10 values serve, too.
 DEFAULT_RHO = {
     "digits": {"sam": 0.05, "asam": 0.5},
     "cifar10": {"sam": 0.05, "asam": 0.5},
@@ -100,7 +100,7 @@ def make(
     dtype: str = "float32",
     seed: int = 0,
 ) -> RunConfig:
-    """Fills what is left out (None) with the data set's and the method's defaults, and checks all."""
+    """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
     _one_of("method", method, METHODS)
     defaults = DATASET_DEFAULTS[dataset]

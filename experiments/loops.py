@@ -1,8 +1,8 @@
 """Two ways to run the same step: a host loop for the CPU, scan and vmap for accelerators.
 
-On the CPU, XLA runs a convolution inside scan some 20 to 45 times slower than outside, and vmap over
-models turns convolutions into slow grouped ones; an accelerator gains from both. Either loop yields
-after a number of steps with the state so far, and the caller saves, stops or goes on.
+On the CPU, XLA runs a convolution inside scan some 20 to 45 times slower than outside, and vmap
+over models turns convolutions into slow grouped ones; an accelerator gains from both. Either loop
+yields after a number of steps with the state so far, and the caller saves, stops or goes on.
 """
 
 from collections.abc import Iterator
@@ -50,6 +50,12 @@ class HostLoop:
                 previous.block_until_ready()
             previous = loss
             yield state, 1
+
+    def one_step(self, state: TrainState) -> TrainState:
+        """A step on the first epoch's order, to see how long one takes."""
+        images, labels = self.train
+        order = _order(self.seed, jnp.int32(0), len(labels), self.spec.batch_size)
+        return _step(self.spec, state, order, images, labels, self.hyper)[0]
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """Loss summed over the test set and number right, one entry for each seed."""
@@ -132,7 +138,10 @@ def _init_seeds(spec, seeds):
 def _scan_epoch(spec, state, seeds, epoch, images, labels, hyper, *, steps):
     def one_seed(state, seed):
         order = stepping.epoch_order(seed, epoch, len(labels), spec.batch_size)
-        body = lambda state, _: stepping.train_step(spec, state, order, images, labels, hyper)
+
+        def body(state, _):
+            return stepping.train_step(spec, state, order, images, labels, hyper)
+
         return jax.lax.scan(body, state, None, length=steps)[0]
 
     return jax.vmap(one_seed)(state, seeds)
@@ -141,7 +150,9 @@ def _scan_epoch(spec, state, seeds, epoch, images, labels, hyper, *, steps):
 @partial(jax.jit, static_argnums=0)
 def _evaluate_seeds(spec, params, rest, images, labels):
     def one_seed(params, rest):
-        chunk = lambda c: stepping.evaluate(spec, params, rest, *c)
+        def chunk(c):
+            return stepping.evaluate(spec, params, rest, *c)
+
         return jax.tree.map(jnp.sum, jax.lax.map(chunk, (images, labels)))
 
     return jax.vmap(one_seed)(params, rest)

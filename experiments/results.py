@@ -1,4 +1,8 @@
-"""Result files: one JSON line a finished run, appended whole, and read back with their flaws."""
+"""Result files: one JSON line a finished run, appended whole, and read back with their flaws.
+
+Runs lie in results.jsonl; the lines of figures and benchmarks name their `kind` and lie in files of
+their own beside it.
+"""
 
 import json
 import math
@@ -12,15 +16,14 @@ RESULTS_NAME = "results.jsonl"
 _REQUIRED = ("run_id", "dataset", "model", "method", "test_accuracy_final", "test_accuracy_max")
 
 
-def append(workdir: Path, record: dict[str, Any]) -> None:
+def append(workdir: Path, record: dict[str, Any], name: str = RESULTS_NAME) -> None:
     """Adds one line and waits until it is on the disk.
 
     A broken last line, left by a process killed while it wrote, stays where it is: the new line
     starts on a line of its own.
     """
-    path = workdir / RESULTS_NAME
     line = json.dumps(strict(record), allow_nan=False) + "\n"
-    with path.open("a+b") as file:
+    with (workdir / name).open("a+b") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -30,33 +33,57 @@ def append(workdir: Path, record: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def replace(workdir: Path, records: list[dict[str, Any]], name: str) -> None:
+    """Writes the lines of a file anew, all or none."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    new = workdir / f".{name}.new"
+    lines = [json.dumps(strict(record), allow_nan=False) + "\n" for record in records]
+    new.write_text("".join(lines))
+    new.replace(workdir / name)
+
+
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """All result lines below a folder, and a sentence for each line that is not one.
+    """All runs below a folder, and a sentence for each line that is not a whole result line.
 
     A run that was finished twice (in two folders, say) counts once: the first found is kept.
     """
-    records: dict[str, dict[str, Any]] = {}
-    problems = []
+    records, problems = _lines(folder)
+    runs: dict[str, dict[str, Any]] = {}
+    for where, record in records:
+        if record.get("kind", "run") != "run":
+            continue
+        if all(name in record for name in _REQUIRED):
+            runs.setdefault(record["run_id"], record)
+        else:
+            problems.append(_flaw(where))
+    return list(runs.values()), problems
+
+
+def read_kind(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind (of a figure, say) below a folder."""
+    return [record for _, record in _lines(folder)[0] if record.get("kind") == kind]
+
+
+def _lines(folder: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    records, problems = [], []
     for path in sorted(folder.rglob("*.jsonl")):
-        lines = path.read_text(errors="replace").split("\n")
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(path.read_text(errors="replace").split("\n"), start=1):
             if not line.strip():
                 continue
-            record = _parse(line)
-            if record is None:
-                problems.append(f"{path}:{number}: not a whole result line; kept, but not counted.")
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                record = None
+            where = f"{path}:{number}"
+            if isinstance(record, dict):
+                records.append((where, record))
             else:
-                records.setdefault(record["run_id"], record)
-    return list(records.values()), problems
+                problems.append(_flaw(where))
+    return records, problems
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    whole = isinstance(record, dict) and all(name in record for name in _REQUIRED)
-    return record if whole else None
+def _flaw(where: str) -> str:
+    return f"{where}: not a whole result line; kept, but not counted."
 
 
 def strict(value: Any) -> Any:

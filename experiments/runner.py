@@ -1,19 +1,20 @@
 """Runs a list of configurations in a workdir: skips the finished, groups seeds, writes results."""
 
 import dataclasses
+import shutil
 import sys
-import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments import data, loops, provenance, results
+from experiments import data, estimate, loops, provenance, results
 from experiments.checkpoint import Checkpoints
-from experiments.config import GRADIENTS_PER_STEP, RunConfig
+from experiments.config import RunConfig
 from experiments.data import Dataset
 from experiments.lock import workdir_lock
 from experiments.progress import Progress
 from experiments.stop import StopRequest
-from experiments.train import steps_per_epoch, train
+from experiments.train import train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,14 @@ class Options:
     loop: str = "auto"
 
 
-def run_all(configs: list[RunConfig], options: Options) -> list[dict[str, Any]]:
-    """Finishes every run of `configs` and returns their result lines, in that order."""
+def run_all(
+    configs: list[RunConfig], options: Options, *, announce: bool = False
+) -> list[dict[str, Any]]:
+    """Finishes every run of `configs` and returns their result lines, in that order.
+
+    With `announce` the plan and its estimated time are printed before the first run starts.
+    """
+    loop_name = loops.resolve(options.loop)
     stop = StopRequest(options.time_limit)
     with workdir_lock(options.workdir), stop.catching_signals():
         datasets = {name: data.load(name, options.data_dir) for name in _unique(configs)}
@@ -36,12 +43,15 @@ def run_all(configs: list[RunConfig], options: Options) -> list[dict[str, Any]]:
             data.prepare(datasets[config.dataset], config)  # refuse a bad one before the first run
         ids = [config.run_id(datasets[config.dataset].fingerprint) for config in configs]
         finished = _finished(options.workdir)
-        todo = [c for c, i in zip(configs, ids, strict=True) if i not in finished]
-        loop_name = loops.resolve(options.loop)
-        groups = [[c] for c in todo] if loop_name == "host" else _by_seed(todo)
-        if len(todo) < len(configs):
-            print(f"{len(configs) - len(todo)} of {len(configs)} runs are finished already.")
-        progress = Progress(sum(_gradients(c, datasets[c.dataset]) for c in todo))
+        _forget_checkpoints(options.workdir, finished)
+        todo = {i: c for i, c in zip(ids, configs, strict=True) if i not in finished}
+        if len(todo) < len(set(ids)):
+            print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
+        if announce and todo:
+            plan = estimate.describe(list(todo.values()), datasets, list(finished.values()))
+            print(plan, flush=True)
+        groups = [[c] for c in todo.values()] if loop_name == "host" else _by_seed(todo.values())
+        progress = Progress(sum(estimate.gradients(c, datasets[c.dataset]) for c in todo.values()))
         try:
             for group in groups:
                 dataset = datasets[group[0].dataset]
@@ -81,7 +91,7 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
             "device": provenance.device(),
         }
         results.append(options.workdir, records[run_id])
-        progress.say(_sentence(records[run_id]))
+        progress.say(sentence(records[run_id]))
     checkpoints.remove()
     return records
 
@@ -97,7 +107,7 @@ def _unique(configs: list[RunConfig]) -> list[str]:
     return list(dict.fromkeys(config.dataset for config in configs))
 
 
-def _by_seed(configs: list[RunConfig]) -> list[list[RunConfig]]:
+def _by_seed(configs: Iterable[RunConfig]) -> list[list[RunConfig]]:
     """Runs that differ in their seed alone, together."""
     groups: dict[RunConfig, list[RunConfig]] = {}
     for config in configs:
@@ -105,18 +115,17 @@ def _by_seed(configs: list[RunConfig]) -> list[list[RunConfig]]:
     return list(groups.values())
 
 
-def _gradients(config: RunConfig, dataset: Dataset) -> int:
-    return (
-        config.epochs * steps_per_epoch(config, dataset) * GRADIENTS_PER_STEP[config.method]
-    )
+def _forget_checkpoints(workdir: Path, finished: dict[str, Any]) -> None:
+    """Removes what a process left that was killed between its last line and its tidying up."""
+    for folder in (workdir / "checkpoints").glob("*"):
+        if all(run_id in finished for run_id in folder.name.split("-")):
+            shutil.rmtree(folder)
 
 
-def _sentence(record: dict[str, Any]) -> str:
+def sentence(record: dict[str, Any]) -> str:
+    """One run in one line."""
     return (
         f"{record['dataset']} {record['model']} {record['method']} seed {record['seed']}: "
         f"final {record['test_accuracy_final']:.2f}%, best {record['test_accuracy_max']:.2f}%, "
         f"{record['wall_seconds']:.1f} s"
     )
-
-
-warnings.formatwarning = lambda message, *_: f"warning: {message}\n"

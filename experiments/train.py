@@ -16,12 +16,6 @@ from experiments.step import TrainState, hyper_of, spec_of
 from experiments.stop import StopRequest
 
 
-def steps_per_epoch(config: RunConfig, dataset: Dataset) -> int:
-    """Whole batches in an epoch."""
-    size = len(dataset.train_labels) if config.subset is None else config.subset
-    return size // config.batch_size
-
-
 def train(
     configs: list[RunConfig],
     dataset: Dataset,

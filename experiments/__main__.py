@@ -1,0 +1,244 @@
+"""The command line: `python -m experiments [COMMAND]`; without a command, the embedded default.
+
+Commands load what they need when they run, so that --help answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments import options
+from experiments.options import WORKDIR
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=False,
+)
+benchmarks = typer.Typer(rich_markup_mode=None, help="Measures speed and memory.")
+app.add_typer(benchmarks, name="benchmark")
+
+
+@app.callback(invoke_without_command=True)
+def default(
+    context: typer.Context,
+    workdir: options.Workdir = WORKDIR,
+    time_limit: options.TimeLimit = None,
+) -> None:
+    """Reproduces the ASAM paper's tables and figures.
+
+    Without a command: SGD, SAM and ASAM on the digits images of scikit-learn whose training labels
+    are 40% noise, five seeds, a table and a picture, in under two minutes on two cores.
+    """
+    if context.invoked_subcommand is None:
+        from experiments import main_job
+
+        main_job.run(workdir, time_limit)
+
+
+@app.command()
+def models(workdir: options.Workdir = WORKDIR) -> None:
+    """Prints the name and the parameter count (10 classes) of each network."""
+    del workdir  # every command takes it
+    from experiments import models as networks
+
+    for name in networks.NAMES:
+        typer.echo(f"{name:18}{networks.parameter_count(name):>12,}")
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Option(help="digits, cifar10 or cifar100.")] = "digits",
+    method: Annotated[str, typer.Option(help="sgd, sam or asam.")] = "asam",
+    model: Annotated[str | None, typer.Option(help="See the command models.")] = None,
+    epochs: options.Epochs = None,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the first on.")] = 1,
+    rho: Annotated[float | None, typer.Option(help="Radius of the perturbation.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Added to every scale of T_w.")] = None,
+    p: Annotated[float | None, typer.Option(help="Order of the region's norm; inf, too.")] = None,
+    normalization: Annotated[str | None, typer.Option(help="elementwise or filterwise.")] = None,
+    adapt: Annotated[str | None, typer.Option(help="not_bias or all: the leaves scaled.")] = None,
+    label_noise: Annotated[float, typer.Option(help="Share of labels drawn anew.")] = 0.0,
+    noise_seed: Annotated[int, typer.Option(help="Seed of the label noise.")] = 0,
+    subset: options.Subset = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 128,
+    lr: Annotated[float, typer.Option(help="Largest learning rate, before the cosine.")] = 0.1,
+    momentum: Annotated[float, typer.Option(help="Momentum factor.")] = 0.9,
+    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.")] = None,
+    weight_decay: Annotated[float, typer.Option(help="Added to the gradient, times w.")] = 5e-4,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share spread evenly.")] = None,
+    augment: Annotated[bool | None, typer.Option(help="Crop, flip and cutout.")] = None,
+    cutout: Annotated[int | None, typer.Option(help="Side of cutout's square; 0 for none.")] = None,
+    dtype: options.Dtype = "float32",
+    workdir: options.Workdir = WORKDIR,
+    data_dir: options.DataDir = None,
+    time_limit: options.TimeLimit = None,
+    checkpoint_seconds: options.CheckpointSeconds = 60.0,
+    loop: options.Loop = "auto",
+) -> None:
+    """Trains one configuration, for one seed or several."""
+    from experiments import config, runner
+
+    configs = [
+        config.make(
+            dataset,
+            method,
+            model=model,
+            rho=rho,
+            eta=eta,
+            p=p,
+            normalization=normalization,
+            adapt=adapt,
+            label_noise=label_noise,
+            noise_seed=noise_seed,
+            subset=subset,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            augment=augment,
+            cutout=cutout,
+            dtype=dtype,
+            seed=number,
+        )
+        for number in range(seed, seed + seeds)
+    ]
+    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
+    for record in runner.run_all(configs, settings):
+        typer.echo(runner.sentence(record))
+
+
+@app.command()
+def table1(
+    models: options.Names = None,
+    methods: options.Names = None,
+    seeds: options.Seeds = 5,
+    epochs: options.Epochs = None,
+    subset: options.Subset = None,
+    dtype: options.Dtype = "float32",
+    workdir: options.Workdir = WORKDIR,
+    data_dir: options.DataDir = None,
+    time_limit: options.TimeLimit = None,
+    checkpoint_seconds: options.CheckpointSeconds = 60.0,
+    loop: options.Loop = "auto",
+) -> None:
+    """Table 1: CIFAR-10, seven networks, SGD, SAM and ASAM."""
+    from experiments import runner, table_job
+
+    rows = table_job.Rows(
+        options.split(models), options.split(methods), seeds, epochs, subset, dtype
+    )
+    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
+    table_job.table1("cifar10", rows, settings)
+
+
+@app.command()
+def table2(
+    models: options.Names = None,
+    methods: options.Names = None,
+    seeds: options.Seeds = 5,
+    epochs: options.Epochs = None,
+    subset: options.Subset = None,
+    dtype: options.Dtype = "float32",
+    workdir: options.Workdir = WORKDIR,
+    data_dir: options.DataDir = None,
+    time_limit: options.TimeLimit = None,
+    checkpoint_seconds: options.CheckpointSeconds = 60.0,
+    loop: options.Loop = "auto",
+) -> None:
+    """Table 2: CIFAR-100, seven networks, SGD, SAM and ASAM."""
+    from experiments import runner, table_job
+
+    rows = table_job.Rows(
+        options.split(models), options.split(methods), seeds, epochs, subset, dtype
+    )
+    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
+    table_job.table1("cifar100", rows, settings)
+
+
+@app.command()
+def table3(
+    models: options.Names = None,
+    methods: options.Names = None,
+    noise: Annotated[str | None, typer.Option(help="Levels such as 0,0.4; else all.")] = None,
+    seeds: options.Seeds = 3,
+    epochs: options.Epochs = None,
+    subset: options.Subset = None,
+    dtype: options.Dtype = "float32",
+    workdir: options.Workdir = WORKDIR,
+    data_dir: options.DataDir = None,
+    time_limit: options.TimeLimit = None,
+    checkpoint_seconds: options.CheckpointSeconds = 60.0,
+    loop: options.Loop = "auto",
+) -> None:
+    """Table 3: CIFAR-10 with 0 to 80% label noise, ResNet-32, SGD, SAM and ASAM."""
+    from experiments import runner, table_job
+
+    rows = table_job.Rows(
+        options.split(models), options.split(methods), seeds, epochs, subset, dtype
+    )
+    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
+    table_job.table3(rows, noise, settings)
+
+
+@app.command()
+def report(workdir: options.Workdir = WORKDIR) -> None:
+    """Writes RESULTS.md and its pictures from the result lines in the folder."""
+    from experiments import report as reports
+
+    path, problems = reports.write(_existing(workdir))
+    for problem in problems:
+        typer.echo(f"warning: {problem}", err=True)
+    typer.echo(f"Wrote {path}.")
+
+
+@benchmarks.command("step")
+def benchmark_step(
+    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet20",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 128,
+    dtype: options.Dtype = "float32",
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Rounds; every form steps once in each.")
+    ] = 10,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints what a step costs: FLOPs, memory and time of each form relative to SGD."""
+    from experiments import benchmark
+
+    benchmark.run(workdir, model, batch_size, dtype, repeats)
+
+
+def _existing(workdir: Path) -> Path:
+    from experiments.config import ConfigError
+
+    if not workdir.is_dir():
+        raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
+    return workdir
+
+
+def main() -> None:
+    """Runs the command line; what is wrong with a call is one line and exit code 2."""
+    from experiments.config import ConfigError
+    from experiments.stop import Stopped
+
+    try:
+        app(prog_name="python -m experiments")
+    except ConfigError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except Stopped as stopped:
+        typer.echo(
+            f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on.", err=True
+        )
+        sys.exit(stopped.exit_code)
+
+
+if __name__ == "__main__":
+    main()

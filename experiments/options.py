@@ -1,0 +1,44 @@
+"""The options that the commands share, declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Workdir = Annotated[Path, typer.Option(help="Folder for results, pictures and checkpoints.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of tensorflow_datasets. Without it TFDS_DATA_DIR, or its own default."
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(help="Stop after so many seconds, with a checkpoint; the same command goes on."),
+]
+CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between two checkpoints.")]
+Loop = Annotated[
+    str,
+    typer.Option(
+        help="host: a loop of single steps, best on a CPU. scan: an epoch and all seeds in one "
+        "program, best on a GPU or TPU. auto: by the device."
+    ),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds: 0 to N - 1.")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the training images. Without it the paper's.")
+]
+Subset = Annotated[
+    int | None, typer.Option(help="Train on the first N images only; marked as reduced.")
+]
+Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, to compute in.")]
+Names = Annotated[str | None, typer.Option(help="Some only, by name, with commas between.")]
+
+WORKDIR = Path("runs")
+
+
+def split(names: str | None) -> list[str] | None:
+    """'a,b' as ['a', 'b']; None stays."""
+    if names is None:
+        return None
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -1,0 +1,96 @@
+"""The host loop and the scan with vmap over seeds run the same step: the same runs either way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import config, data, loops
+from experiments.config import ConfigError
+from experiments.step import hyper_of, spec_of
+from experiments.train import sha256
+
+SEEDS = [0, 5]
+
+
+@pytest.fixture(autouse=True)
+def flax_promotes():
+    """Flax and optax mix Python numbers and arrays of several dtypes."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def setting(method, **values):
+    made = config.make(
+        "digits", method, model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4, **values
+    )
+    dataset = data.prepare(data.load("digits"), made)
+    return made, dataset
+
+
+def run(name, made, dataset, seeds):
+    steps = len(dataset.train_labels) // made.batch_size
+    hyper = hyper_of(made, made.epochs * steps)
+    loop = loops.make_loop(name, spec_of(made, dataset), dataset, hyper, seeds)
+    state = loop.init()
+    for epoch in range(made.epochs):
+        for state, _ in loop.epoch(state, epoch, 0):  # noqa: B007
+            pass
+    return state, loop.evaluate(state)
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "asam"])
+def test_the_same_seed_gives_the_same_run_either_way(method):
+    made, dataset = setting(method)
+    scanned, (losses, correct) = run("scan", made, dataset, SEEDS)
+    for index, seed in enumerate(SEEDS):
+        hosted, (loss, right) = run("host", made, dataset, [seed])
+        one = jax.tree.map(lambda x: x[index], scanned)  # noqa: B023
+        for a, b in zip(jax.tree.leaves(hosted), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+        np.testing.assert_allclose(loss[0], losses[index], rtol=1e-3)
+        assert abs(int(right[0]) - int(correct[index])) <= 2
+
+
+def test_a_seed_alone_decides_a_run():
+    made, dataset = setting("asam")
+    first, second, other = (run("host", made, dataset, [seed])[0] for seed in (1, 1, 2))
+    assert sha256(first.params) == sha256(second.params) != sha256(other.params)
+
+
+def test_an_epoch_visits_every_image_once():
+    from experiments.step import epoch_order
+
+    order = epoch_order(jnp.uint32(3), jnp.int32(1), 300, 64)
+    assert order.shape == (256,) and len(set(order.tolist())) == 256
+    again = epoch_order(jnp.uint32(3), jnp.int32(2), 300, 64)
+    assert order.tolist() != again.tolist()
+
+
+def test_evaluation_counts_the_padded_images_not():
+    """500 test images in one chunk of 500, or 1,000-image chunks that do not fill up."""
+    made, dataset = setting("sgd")
+    state, (loss, right) = run("host", made, dataset, [0])
+    images = np.concatenate([dataset.test_images] * 3)[:1300]
+    labels = np.concatenate([dataset.test_labels] * 3)[:1300]
+    import dataclasses
+
+    tiled = dataclasses.replace(dataset, test_images=images, test_labels=labels)
+    hyper = hyper_of(made, 8)
+    loop = loops.make_loop("host", spec_of(made, dataset), tiled, hyper, [0])
+    tiled_loss, tiled_right = loop.evaluate(state)
+    part = dataclasses.replace(
+        dataset, test_images=dataset.test_images[:300], test_labels=dataset.test_labels[:300]
+    )
+    rest = loops.make_loop("host", spec_of(made, dataset), part, hyper, [0]).evaluate(state)
+    np.testing.assert_allclose(tiled_loss, 2 * loss + rest[0], rtol=1e-5)
+    assert tiled_right == 2 * right + rest[1]
+
+
+def test_names_of_loops():
+    assert loops.resolve("auto") == "host"  # the tests run on the CPU
+    with pytest.raises(ConfigError, match="unknown loop 'fast'"):
+        loops.resolve("fast")
+    made, dataset = setting("sgd")
+    with pytest.raises(ConfigError, match="one seed at a time"):
+        loops.make_loop("host", spec_of(made, dataset), dataset, hyper_of(made, 1), [0, 1])

@@ -1,0 +1,122 @@
+"""A run killed at any moment ends with the same bits as one never stopped, and one result line."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+KILLS = 10
+# Long enough that kills land in start-up, in training and between checkpoints.
+RUN = ["train", "--model", "mlp", "--epochs", "150", "--method", "asam", "--seed", "3"]
+
+
+def start(workdir, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments", *RUN, "--workdir", str(workdir), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(workdir, *arguments):
+    process = start(workdir, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def only_line(workdir):
+    (line,) = (workdir / "results.jsonl").read_text().splitlines()
+    return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that was never stopped, and how long it took."""
+    workdir = tmp_path_factory.mktemp("whole")
+    started = time.monotonic()
+    code, _, err = finish(workdir)
+    assert code == 0, err
+    return only_line(workdir), time.monotonic() - started
+
+
+def checkpoint_steps(workdir):
+    return sorted(int(p.name) for p in workdir.glob("checkpoints/*/*") if p.name.isdigit())
+
+
+def test_killed_at_ten_random_moments(whole, tmp_path):
+    expected, seconds = whole
+    moments = random.Random(0)
+    resumed = 0
+    for _ in range(KILLS):
+        process = start(tmp_path, "--checkpoint-seconds", "0.05")
+        time.sleep(moments.uniform(0.4, 0.9) * seconds)
+        process.kill()
+        process.communicate()
+        resumed += bool(checkpoint_steps(tmp_path))
+        if (tmp_path / "results.jsonl").exists():
+            break
+    assert resumed
+    code, _, err = finish(tmp_path)
+    assert code == 0, err
+    record = only_line(tmp_path)
+    assert record["params_sha256"] == expected["params_sha256"]
+    assert record["metrics"] == expected["metrics"]
+    assert not checkpoint_steps(tmp_path)
+
+
+def stop_after_a_checkpoint(workdir, how):
+    """Starts the run, waits for its second checkpoint and sends a signal."""
+    process = start(workdir, "--checkpoint-seconds", "0.05")
+    deadline = time.monotonic() + 120
+    while len(checkpoint_steps(workdir)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_signals_stop_with_a_checkpoint(whole, tmp_path, how):
+    code, err = stop_after_a_checkpoint(tmp_path, how)
+    assert code == 128 + how
+    assert "with a checkpoint; the same command goes on" in err
+    assert checkpoint_steps(tmp_path)
+    assert finish(tmp_path)[0] == 0
+    assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
+
+
+def test_a_time_limit_stops_with_a_checkpoint(whole, tmp_path):
+    code, _, err = finish(tmp_path, "--time-limit", "0.01")
+    assert code == 0 and "time limit of 0.01 s" in err
+    assert not (tmp_path / "results.jsonl").exists() and checkpoint_steps(tmp_path)
+    assert finish(tmp_path)[0] == 0
+    assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(whole, tmp_path, damage):
+    stop_after_a_checkpoint(tmp_path, signal.SIGKILL)
+    steps = checkpoint_steps(tmp_path)
+    (newest,) = tmp_path.glob(f"checkpoints/*/{steps[-1]}")
+    for file in [p for p in newest.rglob("*") if p.is_file()]:
+        if damage == "truncate":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        elif "state" in file.parts:
+            file.unlink()
+    code, _, err = finish(tmp_path)
+    assert code == 0, err
+    assert f"{steps[-1]} is damaged" in err and "falling back to the one before it" in err
+    assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
+
+
+def test_with_every_checkpoint_gone_it_starts_anew(whole, tmp_path):
+    stop_after_a_checkpoint(tmp_path, signal.SIGKILL)
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert finish(tmp_path)[0] == 0
+    assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
