@@ -1,4 +1,4 @@
-"""One look for all pictures: the same colour for the same method, readable at half width."""
+"""How every picture looks: the same colour for the same method, legible at half its width."""
 
 from pathlib import Path
 
@@ -6,34 +6,34 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLORS = {"sgd": "#7f7f7f", "sam": "#0072b2", "asam": "#d55e00"}
-EXTRA_COLORS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-SIZE = (6.4, 4.4)  # inches, for one pair of axes
-FONT = 13
-DPI = 130
+# From the palette of Okabe and Ito, which colour-blind readers can tell apart.
+COLORS = {"sgd": "#6e6e6e", "sam": "#d55e00", "asam": "#0072b2"}
+ACCENTS = {"start": "#000000", "valley": "#cc79a7", "contour": "#b0b0b0"}
+
+# Small in inches at a high resolution: text of 10 points stays legible when a page shrinks it.
+SIZE = (5.0, 3.6)
+DPI = 200
 
 
-def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    """A figure without pyplot's global state, and its axes (an array of them for several)."""
-    made = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns)
-    for one in made.axes:
-        one.grid(alpha=0.3)
-        one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=FONT - 1)
-        for text in (one.xaxis.label, one.yaxis.label, one.title):
-            text.set_size(FONT)
-    return made, axes
+def figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+    """A picture of one panel."""
+    canvas, axes = panels(1, 1, size)
+    return canvas, axes[0]
 
 
-def legend(axes: Axes, **where) -> None:
-    """A legend in the pictures' type size."""
-    axes.legend(fontsize=FONT - 1, framealpha=0.9, **where)
+def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A picture of several panels, row by row."""
+    canvas = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(canvas)
+    axes = [canvas.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e6e6e6", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return canvas, axes
 
 
-def save(made: Figure, path: Path) -> None:
-    """Writes a PNG; its bytes depend on what is drawn alone."""
+def save(canvas: Figure, path: Path) -> None:
+    """Writes a PNG without the time or the version in it: the same lines give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.savefig(path, dpi=DPI, metadata={"Software": None})
+    canvas.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
