@@ -1,0 +1,148 @@
+"""ResNets for 32x32 images: ResNet, Wide ResNet and ResNeXt.
+
+After homura's `cifar_resnet`, which the authors' script imports: He initialisation by fan-out,
+torch's default for the dense layer, and a 1x1 projection wherever a block changes the number of
+channels: with BatchNorm in ResNet and ResNeXt, without it in the pre-activation blocks of Wide
+ResNet. ResNeXt's stem is 64 channels wide.
+
+References:
+  He et al. 2016, arXiv 1512.03385 and 1603.05027; Zagoruyko and Komodakis 2016, arXiv 1605.07146;
+  Xie et al. 2017, arXiv 1611.05431.
+"""
+
+import dataclasses
+
+import jax
+from flax import nnx
+
+from experiments.models.layers import BatchNorm, conv, global_mean, linear
+
+SMALLEST_IMAGE = 4  # two downsamplings by two
+
+
+class BasicBlock(nnx.Module):
+    """relu(BN conv relu BN conv x + shortcut x)."""
+
+    expansion = 1
+
+    def __init__(self, in_features: int, planes: int, stride: int, *, groups: int, **kw):
+        del groups
+        self.conv1 = conv(in_features, planes, 3, stride, **kw)
+        self.norm1 = BatchNorm(planes, **kw)
+        self.conv2 = conv(planes, planes, 3, **kw)
+        self.norm2 = BatchNorm(planes, **kw)
+        if in_features != planes:
+            self.shortcut = conv(in_features, planes, 1, stride, **kw)
+            self.shortcut_norm = BatchNorm(planes, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        if hasattr(self, "shortcut"):
+            x = self.shortcut_norm(self.shortcut(x))
+        return jax.nn.relu(y + x)
+
+
+class PreactBlock(nnx.Module):
+    """conv relu BN conv relu BN x + shortcut x."""
+
+    expansion = 1
+
+    def __init__(self, in_features: int, planes: int, stride: int, *, groups: int, **kw):
+        del groups
+        self.norm1 = BatchNorm(in_features, **kw)
+        self.conv1 = conv(in_features, planes, 3, stride, **kw)
+        self.norm2 = BatchNorm(planes, **kw)
+        self.conv2 = conv(planes, planes, 3, **kw)
+        if in_features != planes:
+            self.shortcut = conv(in_features, planes, 1, stride, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv1(jax.nn.relu(self.norm1(x)))
+        y = self.conv2(jax.nn.relu(self.norm2(y)))
+        return y + (self.shortcut(x) if hasattr(self, "shortcut") else x)
+
+
+class Bottleneck(nnx.Module):
+    """1x1, grouped 3x3 and 1x1 convolutions, four channels in a group of the first stage."""
+
+    expansion = 4
+
+    def __init__(self, in_features: int, planes: int, stride: int, *, groups: int, **kw):
+        width = planes // 16 * groups
+        out = planes * self.expansion
+        self.conv1 = conv(in_features, width, 1, **kw)
+        self.norm1 = BatchNorm(width, **kw)
+        self.conv2 = conv(width, width, 3, stride, groups=groups, **kw)
+        self.norm2 = BatchNorm(width, **kw)
+        self.conv3 = conv(width, out, 1, **kw)
+        self.norm3 = BatchNorm(out, **kw)
+        if stride != 1 or in_features != out:
+            self.shortcut = conv(in_features, out, 1, stride, **kw)
+            self.shortcut_norm = BatchNorm(out, **kw)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        y = jax.nn.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        if hasattr(self, "shortcut"):
+            x = self.shortcut_norm(self.shortcut(x))
+        return jax.nn.relu(y + x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Three stages of `blocks` blocks, of width * widen * (1, 2, 4) planes."""
+
+    block: type[BasicBlock] | type[PreactBlock] | type[Bottleneck]
+    blocks: int
+    width: int = 16
+    widen: int = 1
+    groups: int = 1
+
+
+# blocks = (depth - 2) / 6 for ResNet, (depth - 4) / 6 for Wide ResNet, (depth - 2) / 9 for ResNeXt.
+PLANS = {
+    "resnet8": Plan(BasicBlock, 1),
+    "resnet20": Plan(BasicBlock, 3),
+    "resnet32": Plan(BasicBlock, 5),
+    "resnet56": Plan(BasicBlock, 9),
+    "wrn16_8": Plan(PreactBlock, 2, widen=8),
+    "wrn28_2": Plan(PreactBlock, 4, widen=2),
+    "wrn28_10": Plan(PreactBlock, 4, widen=10),
+    "resnext29_32x4d": Plan(Bottleneck, 3, width=64, groups=32),
+}
+
+
+class ResNet(nnx.Module):
+    """A 3x3 stem, three stages (the second and third halve the image), mean, dense layer."""
+
+    def __init__(self, plan: Plan, num_classes: int, in_features: int, **kw):
+        self.preact = plan.block is PreactBlock
+        self.conv = conv(in_features, plan.width, 3, **kw)
+        features = plan.width
+        blocks = []
+        for stage in range(3):
+            planes = plan.width * plan.widen * 2**stage
+            for index in range(plan.blocks):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(plan.block(features, planes, stride, groups=plan.groups, **kw))
+                features = planes * plan.block.expansion
+        self.blocks = nnx.List(blocks)
+        self.norm = BatchNorm(features if self.preact else plan.width, **kw)
+        self.dense = linear(features, num_classes, **kw)
+
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        x = self.conv(images_BxHxWxC)
+        if not self.preact:
+            x = jax.nn.relu(self.norm(x))
+        for block in self.blocks:
+            x = block(x)
+        if self.preact:
+            x = jax.nn.relu(self.norm(x))
+        return self.dense(global_mean(x))
+
+
+def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype) -> ResNet:
+    del image_shape
+    return ResNet(PLANS[name], num_classes, in_features, rngs=rngs, dtype=dtype)
