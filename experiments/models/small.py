@@ -5,7 +5,7 @@ import math
 import jax
 from flax import nnx
 
-from experiments.models.layers import BatchNorm, conv, linear, max_pool
+from experiments.models.layers import BatchNorm, conv, global_mean, linear, max_pool
 
 SMALLEST_IMAGE = 4  # the convolutional one's two poolings
 
@@ -16,14 +16,14 @@ class Cnn(nnx.Module):
     widths = (16, 32, 64)
 
     def __init__(self, num_classes: int, image_shape: tuple[int, int, int], **kw):
-        height, width, features = image_shape
+        features = image_shape[-1]
         convs, norms = [], []
         for out in self.widths:
             convs.append(conv(features, out, 3, **kw))
             norms.append(BatchNorm(out, **kw))
             features = out
         self.convs, self.norms = nnx.List(convs), nnx.List(norms)
-        self.dense = linear((height // 4) * (width // 4) * features, num_classes, **kw)
+        self.dense = linear(features, num_classes, **kw)
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
         x = images_BxHxWxC
@@ -31,7 +31,7 @@ class Cnn(nnx.Module):
             x = jax.nn.relu(norm(conv_layer(x)))
             if index > 0:
                 x = max_pool(x, 2, 2)
-        return self.dense(x.reshape(x.shape[0], -1))
+        return self.dense(global_mean(x))
 
 
 class Mlp(nnx.Module):
