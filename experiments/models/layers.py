@@ -64,6 +64,8 @@ class BatchNorm(nnx.Module):
     statistics keep 0.9 of their value a step (torch calls that momentum 0.1) and take up the
     unbiased variance, var n / (n - 1). flax's layer takes up the biased one, and computes in
     `dtype` throughout; here statistics are float32 whatever the computation is in.
+
+    Where `norm_axis` names a mapped axis, the statistics are those of the whole batch over it.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs, dtype):
@@ -73,6 +75,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
         self.use_running_average = False  # what model.train() and model.eval() set
+        self.norm_axis: str | None = None
         self.momentum = 0.9
         self.epsilon = 1e-5
         self.dtype = dtype
@@ -81,9 +84,8 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            mean, var = _moments(x.astype(jnp.float32))
-            count = x.size // x.shape[-1]
-            self._keep(mean, var * (count / max(count - 1, 1)))
+            mean, var = _moments(x.astype(jnp.float32), self.norm_axis)
+            self._keep(mean, var * _unbiased(x, self.norm_axis))
         factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         shift = self.bias[...] - mean * factor
         shape = (1,) * (x.ndim - 1) + (-1,)
@@ -96,11 +98,21 @@ class BatchNorm(nnx.Module):
         self.var[...] = self.momentum * self.var[...] + new * var
 
 
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each channel in one pass over x."""
     axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    return mean, jnp.maximum(jnp.mean(jnp.square(x), axes) - jnp.square(mean), 0.0)
+    mean, square = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+    if axis_name is not None:
+        mean, square = jax.lax.pmean((mean, square), axis_name)
+    return mean, jnp.maximum(square - jnp.square(mean), 0.0)
+
+
+def _unbiased(x: jax.Array, axis_name: str | None) -> float:
+    """n / (n - 1) for n values a channel."""
+    count = x.size // x.shape[-1]
+    if axis_name is not None:
+        count *= jax.lax.axis_size(axis_name)
+    return count / max(count - 1, 1)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
