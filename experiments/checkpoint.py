@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from experiments.step import TrainState
+from experiments.spec import TrainState
 
 KEPT = 2
 

@@ -11,6 +11,8 @@ METHODS = ("sgd", "sam", "asam")
 NORMALIZATIONS = ("elementwise", "filterwise")
 ADAPTS = ("not_bias", "all")
 DTYPES = ("float32", "bfloat16")
+PERTURBS = ("all", "device")
+BATCH_NORMS = ("averaged", "device")
 
 # The paper's section 6.2 for CIFAR; on the digits the CIFAR-10 values serve, too.
 DEFAULT_RHO = {
@@ -60,6 +62,9 @@ class RunConfig:
     augment: bool
     cutout: int
     dtype: str
+    devices: int
+    perturb: str
+    batch_norm: str
     seed: int
 
     def as_json(self) -> dict[str, Any]:
@@ -98,6 +103,9 @@ def make(
     augment: bool | None = None,
     cutout: int | None = None,
     dtype: str = "float32",
+    devices: int = 1,
+    perturb: str | None = None,
+    batch_norm: str | None = None,
     seed: int = 0,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
@@ -126,6 +134,8 @@ def make(
         augment=augment,
         cutout=(16 if augment else 0) if cutout is None else cutout,
         dtype=dtype,
+        devices=devices,
+        **_device_values(devices, perturb, batch_norm),
         seed=seed,
     )
     check(config)
@@ -156,12 +166,29 @@ def _method_values(dataset, method, rho, eta, p, normalization, adapt) -> dict[s
     )
 
 
+def _device_values(devices: int, perturb: str | None, batch_norm: str | None) -> dict[str, str]:
+    """What several devices share; one device shares all of it with itself."""
+    if devices == 1:
+        for name, value in (("perturb", perturb), ("batch_norm", batch_norm)):
+            if value is not None:
+                flag = name.replace("_", "-")
+                raise ConfigError(
+                    f"{name}={value!r} means nothing on one device; leave --{flag} out, or train "
+                    "on several with --devices or --distributed."
+                )
+    # One eps and one set of statistics for the whole batch: what the paper's code, which runs on
+    # one device, computes.
+    return dict(perturb=perturb or "all", batch_norm=batch_norm or "averaged")
+
+
 def check(config: RunConfig) -> None:
     """Raises ConfigError for a value that no run can have."""
     from experiments import models  # here, since --help need not load flax
 
     _one_of("model", config.model, tuple(models.NAMES))
     _one_of("dtype", config.dtype, DTYPES)
+    _one_of("perturb", config.perturb, PERTURBS)
+    _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
     if config.method == "asam":
         _one_of("normalization", config.normalization, NORMALIZATIONS)
         _one_of("adapt", config.adapt, ADAPTS)
@@ -178,11 +205,17 @@ def check(config: RunConfig) -> None:
         ("batch_size", 1, math.inf, "the number of images in a step"),
         ("subset", 1, math.inf, "the number of training images"),
         ("cutout", 0, math.inf, "the side of the square that cutout blanks"),
+        ("devices", 1, math.inf, "the number of devices that share a batch"),
     ):
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             bound = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise ConfigError(f"{name}={value!r}: {meaning} must be {bound}.")
+    if config.batch_size % config.devices:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is not a multiple of the {config.devices} devices "
+            "that share it; choose one with --batch-size."
+        )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

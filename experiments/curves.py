@@ -26,7 +26,7 @@ def accuracy_curves(found: list[Group], path: Path, title: str) -> None:
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(title)
     _show_the_top(axes, found)
-    style.legend(axes, loc="lower right")
+    axes.legend(loc="lower right")
     style.save(figure, path)
 
 
@@ -62,5 +62,5 @@ def rho_curves(found: list[Group], path: Path, title: str) -> None:
     axes.set_xlabel("radius $\\rho$ of the perturbation")
     axes.set_ylabel("final test accuracy (%)")
     axes.set_title(title)
-    style.legend(axes)
+    axes.legend()
     style.save(figure, path)

@@ -9,7 +9,7 @@ import jax
 from experiments import data, loops, provenance
 from experiments.config import GRADIENTS_PER_STEP, RunConfig
 from experiments.data import Dataset
-from experiments.step import hyper_of, spec_of
+from experiments.spec import hyper_of, spec_of
 
 _TIMED_STEPS = 3
 

@@ -56,7 +56,7 @@ def problem(model: str, batch_size: int, dtype: str) -> Problem:
     labels = jnp.asarray(rng.integers(10, size=batch_size))
 
     def loss(params, rest):
-        net = nnx.merge(graphdef, params, rest)
+        net = nnx.merge(graphdef, params, rest, copy=True)
         logits = net(images).astype(jnp.float32)
         value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
         return value, nnx.split(net, nnx.Param, ...)[2]

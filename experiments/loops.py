@@ -15,7 +15,7 @@ import numpy as np
 from experiments import step as stepping
 from experiments.config import ConfigError
 from experiments.data import Dataset
-from experiments.step import Hyper, StepSpec, TrainState
+from experiments.spec import Hyper, StepSpec, TrainState
 
 EVALUATION_BATCH = 1000
 
@@ -42,7 +42,7 @@ class HostLoop:
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """Yields (state, steps taken since the last yield) from step `start` of the epoch on."""
         images, labels = self.train
-        order = _order(self.seed, jnp.int32(epoch), len(labels), self.spec.batch_size)
+        order = _order(self.spec, self.seed, jnp.int32(epoch), len(labels))
         previous = None
         for _ in range(start, self.steps_per_epoch):
             state, loss = _step(self.spec, state, order, images, labels, self.hyper)
@@ -54,7 +54,7 @@ class HostLoop:
     def one_step(self, state: TrainState) -> TrainState:
         """A step on the first epoch's order, to see how long one takes."""
         images, labels = self.train
-        order = _order(self.seed, jnp.int32(0), len(labels), self.spec.batch_size)
+        order = _order(self.spec, self.seed, jnp.int32(0), len(labels))
         return _step(self.spec, state, order, images, labels, self.hyper)[0]
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +124,7 @@ def _chunks(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 # One compilation for each spec; seeds, rho, learning rate and epochs are arguments.
 _init = jax.jit(stepping.init, static_argnums=0)
-_order = jax.jit(stepping.epoch_order, static_argnums=(2, 3))
+_order = jax.jit(stepping.epoch_order, static_argnums=(0, 3))
 _step = jax.jit(stepping.train_step, static_argnums=0, donate_argnums=1)
 _evaluate = jax.jit(stepping.evaluate, static_argnums=0)
 
@@ -137,7 +137,7 @@ def _init_seeds(spec, seeds):
 @partial(jax.jit, static_argnums=0, donate_argnums=1, static_argnames="steps")
 def _scan_epoch(spec, state, seeds, epoch, images, labels, hyper, *, steps):
     def one_seed(state, seed):
-        order = stepping.epoch_order(seed, epoch, len(labels), spec.batch_size)
+        order = stepping.epoch_order(spec, seed, epoch, len(labels))
 
         def body(state, _):
             return stepping.train_step(spec, state, order, images, labels, hyper)

@@ -2,12 +2,11 @@
 
 A run is a function of its seed alone: the initial parameters, each epoch's order and each step's
 augmentation are keyed by (seed, epoch) or (seed, step), which the state carries. So a run that
-resumes from a stored state goes on exactly as if it had never stopped.
+resumes from a stored state goes on exactly as if it had never stopped. On several devices each has
+its own share of the images, with an order and an augmentation of its own.
 """
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,87 +15,15 @@ from flax import nnx
 
 import asam_jax
 from experiments import augment, models
-from experiments.config import RunConfig
-from experiments.data import Dataset
+from experiments.spec import Hyper, ModelSpec, StepSpec, TrainState
 
 # Names of the independent streams of random numbers that a seed opens.
 _INIT, _ORDER, _AUGMENT = range(3)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """What fixes a network's computation, and so its compiled evaluation."""
-
-    name: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    dtype: str
-
-
-@dataclasses.dataclass(frozen=True)
-class StepSpec:
-    """What fixes a step's computation: a value here costs a compilation, one in Hyper does not."""
-
-    model: ModelSpec
-    method: str
-    normalization: str
-    adapt: str
-    eta: float
-    p: float
-    nesterov: bool
-    augment: bool
-    cutout: int
-    batch_size: int
-
-
-class Hyper(NamedTuple):
-    """Numbers that a compiled step takes as arguments."""
-
-    lr: jax.Array
-    momentum: jax.Array
-    weight_decay: jax.Array
-    rho: jax.Array
-    label_smoothing: jax.Array
-    total_steps: jax.Array
-
-
-class TrainState(NamedTuple):
-    """All that changes while training; sums run over the current epoch's first passes."""
-
-    params: Any
-    rest: Any  # BatchNorm statistics and the like
-    opt_state: Any
-    seed: jax.Array
-    step: jax.Array
-    loss_sum: jax.Array
-    correct_sum: jax.Array
-
-
-def spec_of(config: RunConfig, dataset: Dataset) -> StepSpec:
-    """The static half of a run."""
-    model = ModelSpec(
-        name=config.model,
-        num_classes=dataset.num_classes,
-        image_shape=dataset.image_shape,
-        mean=dataset.mean,
-        std=dataset.std,
-        dtype=config.dtype,
-    )
-    names = [field.name for field in dataclasses.fields(StepSpec) if field.name != "model"]
-    return StepSpec(model=model, **{name: getattr(config, name) for name in names})
-
-
-def hyper_of(config: RunConfig, total_steps: int) -> Hyper:
-    """The traced half of a run."""
-    values = (config.lr, config.momentum, config.weight_decay, config.rho, config.label_smoothing)
-    return Hyper(*(jnp.float32(value) for value in values), jnp.float32(total_steps))
-
-
 def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
     """Fresh parameters and an empty momentum."""
-    key = jax.random.fold_in(jax.random.key(seed), _INIT)
+    key = _stream(seed, _INIT)
     _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
@@ -110,24 +37,24 @@ def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
     )
 
 
-def epoch_order(seed: jax.Array, epoch: jax.Array, count: int, batch_size: int) -> jax.Array:
-    """The images of an epoch in their order; the remainder that fills no batch sits out."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _ORDER), epoch)
-    return jax.random.permutation(key, count)[: count // batch_size * batch_size]
+def epoch_order(spec: StepSpec, seed: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
+    """The device's images in an epoch's order; the remainder that fills no batch sits out."""
+    key = _device_key(spec, jax.random.fold_in(_stream(seed, _ORDER), epoch))
+    return jax.random.permutation(key, count)[: count // spec.local_batch * spec.local_batch]
 
 
 def train_step(
     spec: StepSpec, state: TrainState, order: jax.Array, images, labels, hyper: Hyper
 ) -> tuple[TrainState, jax.Array]:
     """One step of SGD, SAM or ASAM on the state's next batch; returns its loss, too."""
-    position = state.step % (order.shape[0] // spec.batch_size)
-    index_B = jax.lax.dynamic_slice(order, (position * spec.batch_size,), (spec.batch_size,))
+    position = state.step % (order.shape[0] // spec.local_batch)
+    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, spec.local_batch)
     images_BxHxWxC = _prepare(spec, images[index_B], state.seed, state.step)
     labels_B = labels[index_B]
     graphdef = _graphdef(spec.model, train=True)
 
     def loss_fn(params, rest):
-        model = nnx.merge(graphdef, params, rest)
+        model = nnx.merge(graphdef, params, rest, copy=True)
         logits = model(images_BxHxWxC).astype(jnp.float32)
         loss = jnp.mean(_cross_entropy(logits, labels_B, hyper.label_smoothing))
         _, _, new_rest = nnx.split(model, nnx.Param, ...)
@@ -140,6 +67,7 @@ def train_step(
     lr = hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
     base = _base(lr, hyper.momentum, hyper.weight_decay, nesterov=spec.nesterov)
     updates, opt_state = base.update(grads, state.opt_state, state.params)
+    rest, correct = _over_devices(spec, rest, correct)
     first = position == 0
     new_state = TrainState(
         params=optax.apply_updates(state.params, updates),
@@ -164,17 +92,47 @@ def evaluate(spec: ModelSpec, params, rest, images, labels) -> tuple[jax.Array, 
 
 def _prepare(spec: StepSpec, images, seed, step):
     if spec.augment:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _AUGMENT), step)
+        key = _device_key(spec, jax.random.fold_in(_stream(seed, _AUGMENT), step))
         images = augment.augment(key, images, pad=4, flip=True, cutout=spec.cutout)
     model = spec.model
     return augment.normalize(images, model.mean, model.std, jnp.dtype(model.dtype))
 
 
+def _stream(seed, name: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), name)
+
+
+def _device_key(spec: StepSpec, key: jax.Array) -> jax.Array:
+    """A key of the device's own, where there are several."""
+    if spec.axis_name is None:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(spec.axis_name))
+
+
+def _over_devices(spec: StepSpec, rest, correct):
+    """Running statistics averaged and counts summed, so that all devices carry the same state."""
+    if spec.axis_name is None:
+        return rest, correct
+
+    def average(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jax.lax.pmean(leaf, spec.axis_name) if floating else leaf
+
+    return jax.tree.map(average, rest), jax.lax.psum(correct, spec.axis_name)
+
+
 def _gradient_fn(spec: StepSpec, loss_fn, rho):
+    axis = spec.axis_name
     if spec.method == "sgd":
-        return jax.value_and_grad(loss_fn, has_aux=True)
+        return asam_jax.value_and_grad(loss_fn, rho=0.0, has_aux=True, axis_name=axis)
     return asam_jax.value_and_grad(
-        loss_fn, rho=rho, operator=operator_of(spec), p=spec.p, has_aux=True
+        loss_fn,
+        rho=rho,
+        operator=operator_of(spec),
+        p=spec.p,
+        has_aux=True,
+        axis_name=axis,
+        perturb_axis_name=axis if spec.perturb == "all" else None,
     )
 
 
@@ -218,4 +176,5 @@ def _graphdef(spec: ModelSpec, *, train: bool):
     """The network's structure in one mode, without its arrays."""
     model = nnx.eval_shape(lambda: _create(spec, nnx.Rngs(0)))
     model.train() if train else model.eval()
+    model.set_attributes(norm_axis=spec.norm_axis, raise_if_not_found=False)
     return nnx.split(model, nnx.Param, ...)[0]

@@ -12,7 +12,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import GRADIENTS_PER_STEP, RunConfig
 from experiments.data import Dataset
 from experiments.progress import Progress
-from experiments.step import TrainState, hyper_of, spec_of
+from experiments.spec import TrainState, hyper_of, spec_of
 from experiments.stop import StopRequest
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import config, data, loops
 from experiments.config import ConfigError
-from experiments.step import hyper_of, spec_of
+from experiments.spec import hyper_of, spec_of
 from experiments.train import sha256
 
 SEEDS = [0, 5]
@@ -22,7 +22,14 @@ def flax_promotes():
 
 def setting(method, **values):
     made = config.make(
-        "digits", method, model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4, **values
+        "digits",
+        method,
+        model="mlp",
+        epochs=2,
+        subset=300,
+        batch_size=64,
+        label_noise=0.4,
+        **values,
     )
     dataset = data.prepare(data.load("digits"), made)
     return made, dataset
@@ -61,9 +68,11 @@ def test_a_seed_alone_decides_a_run():
 def test_an_epoch_visits_every_image_once():
     from experiments.step import epoch_order
 
-    order = epoch_order(jnp.uint32(3), jnp.int32(1), 300, 64)
+    spec = spec_of(*setting("sgd"))
+
+    order = epoch_order(spec, jnp.uint32(3), jnp.int32(1), 300)
     assert order.shape == (256,) and len(set(order.tolist())) == 256
-    again = epoch_order(jnp.uint32(3), jnp.int32(2), 300, 64)
+    again = epoch_order(spec, jnp.uint32(3), jnp.int32(2), 300)
     assert order.tolist() != again.tolist()
 
 
