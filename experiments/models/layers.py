@@ -108,7 +108,7 @@ def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]
 
 
 def _unbiased(x: jax.Array, axis_name: str | None) -> float:
-    """n / (n - 1) for n values a channel."""
+    """The factor n / (n - 1) for n values a channel."""
     count = x.size // x.shape[-1]
     if axis_name is not None:
         count *= jax.lax.axis_size(axis_name)
