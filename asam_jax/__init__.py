@@ -5,34 +5,42 @@
 - `sharpness_aware`: the optax link: gradient at w in, gradient at w + eps out
 - `asam`, `sam`: that link in front of a base optimizer
 - `alternating`: the same for loops that own the gradient call
-- `sharpness`: adaptive sharpness of a loss
+- `sharpness`, `maximizer`: adaptive sharpness of a loss, and the eps that attains it
+- `average_sharpness`: the rise of a loss under Gaussian noise in units of T_w
+- `generalization_bound_terms`: what Theorem 3 makes of sharpness, but for its O(1)
 - `identity`, `elementwise`, `filterwise`, `masked`: normalization operators T_w
 - `not_bias`, `all_leaves`: which leaves are scaled
 - `flax_filter_axes`, `torch_filter_axes`: what a filter is
 """
 
 from asam_jax._alternating import AlternatingState, alternating
+from asam_jax._average_sharpness import average_sharpness
+from asam_jax._bound import BoundTerms, generalization_bound_terms
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
 from asam_jax._operators import elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
 from asam_jax._rules import all_leaves, flax_filter_axes, not_bias, torch_filter_axes
-from asam_jax._sharpness import sharpness
+from asam_jax._sharpness import maximizer, sharpness
 from asam_jax._transform import SharpnessAwareState, asam, sam, sharpness_aware
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlternatingState",
+    "BoundTerms",
     "SharpnessAwareState",
     "all_leaves",
     "alternating",
     "asam",
+    "average_sharpness",
     "elementwise",
     "filterwise",
     "flax_filter_axes",
+    "generalization_bound_terms",
     "identity",
     "masked",
+    "maximizer",
     "not_bias",
     "perturbation",
     "sam",

@@ -26,6 +26,13 @@ def at_least(name: str, value: Any, low: float) -> None:
         raise ValueError(f"{name} must be at least {low:g}, got {value}; pass a larger {name}.")
 
 
+def count(name: str, value: Any, low: int) -> None:
+    """Raises unless `value` is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        kind = "a positive integer" if low == 1 else f"an integer of at least {low}"
+        raise ValueError(f"{name} must be {kind}, got {value!r}.")
+
+
 def radius(rho: Any) -> None:
     """Raises unless `rho` can be the radius of a region."""
     at_least("rho", rho, 0.0)

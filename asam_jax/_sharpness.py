@@ -1,92 +1,82 @@
-"""Adaptive sharpness of a loss, Equation 4."""
+"""Adaptive sharpness of a loss, Equation 4, and the perturbation that attains it."""
 
 import functools
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
 
 from asam_jax import _checks
+from asam_jax._ascent import Region, maximize
+from asam_jax._batches import divisor, mean_over, piece, rolled, size_of
 from asam_jax._checks import PyTree, Scalar
+from asam_jax._objective import LossFn, Objective, scales_of
 from asam_jax._operators import Operator, elementwise
-from asam_jax._perturbation import perturbation
-
-LossFn = Callable[[PyTree, PyTree], jax.Array]
 
 
-@functools.partial(jax.jit, static_argnames=("loss_fn", "operator", "p"))
-def _ascend(
-    loss_fn: LossFn,
-    operator: Operator,
-    p: float,
-    params: PyTree,
-    eps: PyTree,
-    batch: PyTree,
-    rho: Scalar,
-    previous: jax.Array,
-    stride: jax.Array,
-) -> tuple[PyTree, jax.Array, jax.Array]:
-    """One move in the coordinates T_w^-1 eps, towards the maximizer of the loss's linearisation.
-
-    A convex combination of two points of the region is in the region, for every p. The stride
-    starts at the whole way and is halved whenever the loss has fallen.
-    """
-    loss, grads = jax.value_and_grad(loss_fn)(jax.tree.map(jnp.add, params, eps), batch)
-    loss = loss.astype(previous.dtype)
-    corner = perturbation(params, grads, rho=rho, operator=operator, p=p)
-    stride = jnp.where(loss < previous, 0.5 * stride, stride)
-    towards = jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, corner)
-    return towards, loss, stride
+def _key(key: jax.Array | None) -> jax.Array:
+    return jax.random.key(0) if key is None else key
 
 
-@functools.partial(jax.jit, static_argnames="loss_fn")
-def _loss_at(loss_fn: LossFn, params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
-    return loss_fn(jax.tree.map(jnp.add, params, eps), batch)
+def _region(params: PyTree, rho: Scalar, operator: Operator, p: float) -> Region:
+    """The region, with T_w taken once for all groups."""
+    _checks.radius(rho)
+    _checks.norm_order(p)
+    return Region(scales_of(operator, params), rho, float(p))
 
 
-def _group_sharpness(
+@functools.partial(jax.jit, static_argnames=("loss_fn", "p"))
+def _one_step(
+    loss_fn: LossFn, params: PyTree, scales: PyTree, batch: PyTree, rho: Scalar, p: float
+) -> jax.Array:
+    """One step on one piece as a single program: a gradient and a loss, one dispatch."""
+    objective = Objective(loss_fn, params, 1, lambda _: batch, roll=False)
+    region, key = Region(scales, rho, p), jax.random.key(0)
+    return maximize(objective, region, steps=1, restarts=0, key=key)[1]
+
+
+def maximizer(
     loss_fn: LossFn,
     params: PyTree,
     batch: PyTree,
     *,
     rho: Scalar,
-    operator: Operator,
-    p: float,
-    steps: int,
-) -> jax.Array:
-    """Sharpness on one group: the best loss met on `steps` moves from w, less the loss at w."""
-    eps = jax.tree.map(jnp.zeros_like, params)
-    stride, previous = jnp.ones(()), jnp.full((), -jnp.inf)
-    losses = []
-    for _ in range(steps):
-        eps, previous, stride = _ascend(
-            loss_fn, operator, p, params, eps, batch, rho, previous, stride
-        )
-        losses.append(previous)
-    final = _loss_at(loss_fn, params, eps, batch)
-    losses.append(final.astype(previous.dtype))
-    best = losses[1] if steps == 1 else functools.reduce(jnp.maximum, losses)
-    return (best - losses[0]).astype(final.dtype)
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    p: float = 2.0,
+    steps: int = 1,
+    restarts: int = 2,
+    key: jax.Array | None = None,
+) -> tuple[PyTree, jax.Array]:
+    """The perturbation that attains the sharpness of one group, and that sharpness.
 
+        argmax over ||T_w^-1 eps||_p <= rho  of  L(w + eps),  as far as `steps` find it
 
-def _groups(batch: PyTree, m: int | None) -> tuple[PyTree, int]:
-    """The batch with its leading axis cut into (groups, m), and the number of groups."""
-    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
-    if len(sizes) != 1 or () in sizes:
-        raise ValueError(
-            "batch must hold arrays with one leading axis of examples in common, got leading "
-            f"axes {sorted(sizes)}."
-        )
-    n = sizes.pop()[0]
-    size = n if m is None else m
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size > n or n % size:
-        raise ValueError(
-            f"m must be a positive integer that divides the batch, got m={m} for {n} examples; "
-            "choose a divisor or drop the remainder of the batch."
-        )
-    count = n // size
-    return jax.tree.map(lambda x: jnp.reshape(x, (count, size, *jnp.shape(x)[1:])), batch), count
+    The arguments are those of `sharpness`, except that the batch is one group and is handed to
+    loss_fn as it is: any tree, also an empty one.
+
+    Returns:
+      eps, a tree of params' structure, shapes and dtypes, and L(w + eps) - L(w), a scalar of
+      float32 or the loss's dtype where that is wider.
+
+    Raises:
+      ValueError: if rho < 0, p < 1, steps < 1 or restarts < 0.
+      TypeError: if loss_fn or operator is not callable, or a leaf is not real floating point.
+
+    >>> import asam_jax, jax.numpy as jnp
+    >>> loss = lambda w, batch: w[0] * w[1]
+    >>> w = jnp.array([3.0, 1.0])
+    >>> operator = asam_jax.elementwise(eta=0.0)
+    >>> asam_jax.maximizer(loss, w, (), rho=0.5, operator=operator, p=jnp.inf)
+    (Array([1.5, 0.5], dtype=float32), Array(3.75, dtype=float32))
+
+    References:
+      Kwon et al., ASAM, 2021, Figure 1.
+    """
+    _checks.function("loss_fn", loss_fn)
+    _checks.count("steps", steps, 1)
+    _checks.count("restarts", restarts, 0)
+    region = _region(params, rho, operator, p)
+    roll = rolled(params, batch, rho)
+    objective = Objective(loss_fn, params, 1, lambda _: batch, roll)
+    return maximize(objective, region, steps=steps, restarts=restarts, key=_key(key))
 
 
 def sharpness(
@@ -99,38 +89,58 @@ def sharpness(
     p: float = 2.0,
     m: int | None = None,
     steps: int = 1,
+    restarts: int = 2,
+    key: jax.Array | None = None,
+    batch_size: int | None = None,
 ) -> jax.Array:
     """Adaptive sharpness, averaged over groups of m examples.
 
         mean over groups of  max over ||T_w^-1 eps||_p <= rho  of  L(w + eps) - L(w)
 
     With one step the maximizer is that of the loss's linearisation, `perturbation`, as in
-    training. With more, the ascent goes on in the coordinates T_w^-1 eps, where the region is a
-    plain p-ball: each step moves towards the maximizer of the linearisation at the current
-    point, all the way at first and half as far after each fall of the loss. So it never leaves
-    the region, and it is as invariant to rescaling as the region is. The best loss met counts:
-    never less than the one-step value, nor than L(w) itself.
+    training; the value can be negative where L is not convex.
 
-    Called with concrete arrays it loops over the groups with one compiled function, which is
-    found again for the same loss_fn and an equal operator. Called under jit it maps over the
-    groups by vmap, which holds one eps for each group in memory.
+    With more, the ascent goes on in the coordinates T_w^-1 eps, where the region is a plain
+    p-ball: each step moves towards the maximizer of the linearisation at the current point, all
+    the way at first and half as far after each fall of the loss, and after four steps without a
+    new best goes back to the best point. So it never leaves the region, and it is as invariant
+    to rescaling as the region is. `restarts` further ascents start at random corners of the
+    region. The best loss met counts: never less than the one-step value or 0, and never less
+    for more steps or restarts.
+
+    The batch may be a whole data set, as NumPy arrays of which one group at a time goes to the
+    device. Called with concrete arrays it loops over the groups with one compiled function,
+    which is found again for the same loss_fn (the same object: define it once, not in the loop).
+    Called under jit it becomes part of the program, unrolled on the CPU, where convolutions
+    inside a loop are slow, and as a loop elsewhere; so measure many groups outside jit.
+
+    What the model does with a group is loss_fn's matter: for BatchNorm with its running
+    statistics let loss_fn evaluate the model in evaluation mode, for the statistics of each group
+    in training mode.
 
     Args:
       loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
       params: a tree of real floating-point arrays, w.
       batch: a tree of arrays with a leading axis of examples.
       rho: the radius of the region, a scalar of at least 0. See `perturbation`.
-      operator: T_w, taken at w. See `perturbation`.
+      operator: T_w, taken at w. See `perturbation`. A coordinate with T_w = 0 (a zero weight and
+        eta = 0) does not move.
       p: the order of the region's norm, from 1 to infinity.
       m: examples in a group; must divide the batch. None for the whole batch as one group.
-      steps: ascent steps, at least 1: each costs a gradient, and one more loss in the end.
+      steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
+      restarts: ascents from random corners after the one from w, each at the same cost; with
+        one step there are none.
+      key: a key of jax.random for the corners; None for jax.random.key(0).
+      batch_size: examples that loss_fn sees at once, where a group is too large for the memory;
+        must divide the group. Losses and gradients are averaged. None for a whole group.
 
     Returns:
-      A scalar in the loss's units and dtype.
+      A scalar in the loss's units; float32, or the loss's dtype where that is wider.
 
     Raises:
-      ValueError: if m does not divide the batch, rho < 0, p < 1 or steps < 1.
-      TypeError: if loss_fn or operator is not callable.
+      ValueError: if m does not divide the batch, batch_size does not divide the group, rho < 0,
+        p < 1, steps < 1 or restarts < 0.
+      TypeError: if loss_fn or operator is not callable, or a leaf is not real floating point.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ w)
@@ -141,20 +151,26 @@ def sharpness(
     Array(1.75, dtype=float32)
 
     References:
-      Kwon et al., ASAM, 2021, Equation 4 and Appendix B; Foret et al., SAM, 2020 (m-sharpness).
+      Kwon et al., ASAM, 2021, Equation 4 and Appendix B; Foret et al., SAM, 2020 (m-sharpness);
+      Croce and Hein, 2020 (APGD, whose maxima the ascent is tested against).
     """
     _checks.function("loss_fn", loss_fn)
-    _checks.function("operator", operator)
-    _checks.radius(rho)
-    _checks.norm_order(p)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}.")
-    grouped, count = _groups(batch, m)
-    measure = functools.partial(
-        _group_sharpness, loss_fn, rho=rho, operator=operator, p=p, steps=steps
-    )
-    traced = [params, batch, rho]
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(traced)):
-        return jnp.mean(jax.vmap(measure, in_axes=(None, 0))(params, grouped))
-    values = [measure(params, jax.tree.map(lambda x: x[i], grouped)) for i in range(count)]  # noqa: B023
-    return jnp.mean(jnp.stack(values))
+    _checks.count("steps", steps, 1)
+    _checks.count("restarts", restarts, 0)
+    examples = size_of(batch)
+    m = divisor("m", m, examples, "the batch")
+    size = divisor("batch_size", batch_size, m, "the group")
+    region = _region(params, rho, operator, p)
+    pieces, roll = m // size, rolled(params, batch, rho)
+
+    def group(index: jax.typing.ArrayLike) -> jax.Array:
+        def batch_of(i: jax.typing.ArrayLike) -> PyTree:
+            return piece(batch, index * pieces + i, size)
+
+        if steps == pieces == 1:
+            return _one_step(loss_fn, params, region.scales, batch_of(0), rho, region.p)
+        objective = Objective(loss_fn, params, pieces, batch_of, roll)
+        seed = jax.random.fold_in(_key(key), index)
+        return maximize(objective, region, steps=steps, restarts=restarts, key=seed)[1]
+
+    return mean_over(examples // m, group, roll=roll)

@@ -1,0 +1,105 @@
+"""Average-case adaptive sharpness: the rise of the loss under Gaussian noise in units of T_w."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from asam_jax import _checks
+from asam_jax._batches import divisor, mean_over, piece, rolled, size_of
+from asam_jax._checks import PyTree, Scalar
+from asam_jax._dtypes import wide
+from asam_jax._objective import LossFn, Objective, scales_of
+from asam_jax._operators import Operator, elementwise
+
+
+@jax.jit
+def _noise(
+    params: PyTree, scales: PyTree, sigma: Scalar, key: jax.Array, index: int | jax.Array
+) -> PyTree:
+    """Draw `index` of N(0, sigma^2 T_w^2), in the parameters' dtypes; odd ones negate the last."""
+    key = jax.random.fold_in(key, index // 2)
+    negate = index % 2 == 1
+    leaves, treedef = jax.tree.flatten(params)
+    eps = []
+    for number, (leaf, scale) in enumerate(zip(leaves, jax.tree.leaves(scales), strict=True)):
+        dtype = wide(leaf)
+        draw = jax.random.normal(jax.random.fold_in(key, number), jnp.shape(leaf), dtype)
+        factor = jnp.asarray(sigma).astype(dtype) * jnp.asarray(scale).astype(dtype)
+        eps.append((factor * jnp.where(negate, -draw, draw)).astype(jnp.result_type(leaf)))
+    return jax.tree.unflatten(treedef, eps)
+
+
+def average_sharpness(
+    loss_fn: LossFn,
+    params: PyTree,
+    batch: PyTree,
+    *,
+    sigma: Scalar,
+    key: jax.Array,
+    samples: int = 10,
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Average-case adaptive sharpness: the mean rise of the loss under Gaussian noise.
+
+        mean over eps ~ N(0, sigma^2 T_w^2) of L(w + eps)  -  L(w),  by `samples` draws
+
+    Noise of standard deviation sigma in the coordinates T_w^-1 eps: with eta = 0 as invariant to
+    rescaling as `sharpness`, draw by draw. The draws come in pairs eps, -eps, in which the
+    loss's slope at w cancels; they depend on the key alone, not on batch_size. For small sigma
+    the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian. It is an estimate: its
+    error falls with the square root of `samples`.
+
+    Called with concrete arrays it loops in Python over draws and pieces with one compiled
+    function; under jit it becomes part of the program. See `sharpness`, also for models in
+    evaluation and in training mode.
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
+      params: a tree of real floating-point arrays, w.
+      batch: a tree of arrays with a leading axis of examples; NumPy arrays are fine.
+      sigma: standard deviation of T_w^-1 eps, a scalar of at least 0: for the element-wise
+        operator a relative change of the weights. Draws have a norm ||T_w^-1 eps||_2 of about
+        sigma sqrt(k) for k parameters, to compare with a radius rho.
+      key: a key of jax.random.
+      samples: draws of eps, at least 1; an odd one out has no partner. Each costs a loss; L(w)
+        one more.
+      operator: T_w, taken at w. See `perturbation`.
+      batch_size: examples that loss_fn sees at once; must divide the batch. None for all.
+
+    Returns:
+      A scalar in the loss's units; float32, or the loss's dtype where that is wider.
+
+    Raises:
+      ValueError: if batch_size does not divide the batch, sigma < 0 or samples < 1.
+      TypeError: if loss_fn or operator is not callable, or a leaf is not real floating point.
+
+    >>> import asam_jax, jax, jax.numpy as jnp
+    >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))
+    >>> w, x = jnp.array([3.0, 4.0]), jnp.ones((5, 2))
+    >>> value = asam_jax.average_sharpness(
+    ...     loss, w, x, sigma=0.1, key=jax.random.key(0), samples=1000,
+    ...     operator=asam_jax.elementwise(eta=0.0))
+    >>> print(f"{value:.2f}")  # the mean is 0.1^2 (3^2 + 4^2) = 0.25
+    0.24
+
+    References:
+      Keskar et al., 2017; Andriushchenko et al., A modern look at the relationship between
+      sharpness and generalization, 2023.
+    """
+    _checks.function("loss_fn", loss_fn)
+    _checks.at_least("sigma", sigma, 0.0)
+    _checks.count("samples", samples, 1)
+    examples = size_of(batch)
+    size = divisor("batch_size", batch_size, examples, "the batch")
+    scales = scales_of(operator, params)
+    roll = rolled(params, batch, sigma, key)
+    pieces = functools.partial(piece, batch, size=size)
+    objective = Objective(loss_fn, params, examples // size, pieces, roll)
+
+    def draw(index: int | jax.Array) -> jax.Array:
+        return objective.value(_noise(params, scales, sigma, key, index))
+
+    base = objective.value(jax.tree.map(jnp.zeros_like, params))
+    return mean_over(samples, draw, roll=roll) - base
