@@ -1,38 +1,23 @@
 """The command line as a user calls it: what it prints, writes and refuses."""
 
-import json
+import fcntl
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests.cli import call, call_process, lines
+
 SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2"]
-
-
-def call(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Three methods in one workdir."""
     workdir = tmp_path_factory.mktemp("trained")
-    for method in ("sgd", "sam", "asam"):
-        done = call(*SMALL, "--method", method, "--label-noise", "0.4", "--workdir", workdir)
+    for method, how in (("sgd", call_process), ("sam", call), ("asam", call)):
+        done = how(*SMALL, "--method", method, "--label-noise", "0.4", "--workdir", workdir)
         assert done.returncode == 0, done.stderr
     return workdir
-
-
-def lines(workdir):
-    text = (workdir / "results.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_line_for_each_run_says_how_it_came_about(trained):
@@ -92,7 +77,7 @@ def test_help_of_every_command():
     [
         (["--method", "adam"], "unknown method 'adam'; the known ones are: sgd, sam, asam"),
         (["--dataset", "mnist"], "unknown dataset 'mnist'; the known ones are: digits, cifar10"),
-        (["--model", "vit"], "unknown model 'vit'; the known ones are: cnn"),
+        (["--model", "vit"], "unknown model 'vit'; the known ones are: mlp, cnn"),
         (["--loop", "fast"], "unknown loop 'fast'; the known ones are: auto, host, scan"),
         (["--rho", "-1"], "rho=-1.0: the radius of the perturbation must be at least 0"),
         (["--p", "0.5"], "p=0.5: the order of the norm must be at least 1"),
@@ -123,8 +108,6 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
 
 
 def test_a_second_process_in_the_workdir_is_refused(tmp_path):
-    import fcntl
-
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(str(os.getpid()))

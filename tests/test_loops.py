@@ -41,7 +41,7 @@ def run(name, made, dataset, seeds):
     loop = loops.make_loop(name, spec_of(made, dataset), dataset, hyper, seeds)
     state = loop.init()
     for epoch in range(made.epochs):
-        for state, _ in loop.epoch(state, epoch, 0):  # noqa: B007
+        for state, _ in loop.epoch(state, epoch, 0):  # noqa: B007, B020
             pass
     return state, loop.evaluate(state)
 

@@ -1,14 +1,13 @@
 """A run killed at any moment ends with the same bits as one never stopped, and one result line."""
 
-import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+
+from tests import cli
 
 KILLS = 10
 # Long enough that kills land in start-up, in training and between checkpoints.
@@ -16,23 +15,16 @@ RUN = ["train", "--model", "mlp", "--epochs", "150", "--method", "asam", "--seed
 
 
 def start(workdir, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments", *RUN, "--workdir", str(workdir), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return cli.start(*RUN, "--workdir", workdir, *arguments)
 
 
 def finish(workdir, *arguments):
-    process = start(workdir, *arguments)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    return cli.call(*RUN, "--workdir", workdir, *arguments)
 
 
 def only_line(workdir):
-    (line,) = (workdir / "results.jsonl").read_text().splitlines()
-    return json.loads(line)
+    (line,) = cli.lines(workdir)
+    return line
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +32,8 @@ def whole(tmp_path_factory):
     """The run that was never stopped, and how long it took."""
     workdir = tmp_path_factory.mktemp("whole")
     started = time.monotonic()
-    code, _, err = finish(workdir)
-    assert code == 0, err
+    done = cli.call_process(*RUN, "--workdir", workdir)
+    assert done.returncode == 0, done.stderr
     return only_line(workdir), time.monotonic() - started
 
 
@@ -87,7 +79,7 @@ def test_signals_stop_with_a_checkpoint(whole, tmp_path, how):
     assert code == 128 + how
     assert "with a checkpoint; the same command goes on" in err
     assert checkpoint_steps(tmp_path)
-    assert finish(tmp_path)[0] == 0
+    assert finish(tmp_path).returncode == 0
     assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
 
 
@@ -95,7 +87,7 @@ def test_a_time_limit_stops_with_a_checkpoint(whole, tmp_path):
     code, _, err = finish(tmp_path, "--time-limit", "0.01")
     assert code == 0 and "time limit of 0.01 s" in err
     assert not (tmp_path / "results.jsonl").exists() and checkpoint_steps(tmp_path)
-    assert finish(tmp_path)[0] == 0
+    assert finish(tmp_path).returncode == 0
     assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
 
 
@@ -109,14 +101,14 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(whole, tmp_path, dam
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
         elif "state" in file.parts:
             file.unlink()
-    code, _, err = finish(tmp_path)
-    assert code == 0, err
-    assert f"{steps[-1]} is damaged" in err and "falling back to the one before it" in err
+    message = f"{steps[-1]} is damaged .*; falling back to the one before it"
+    with pytest.warns(UserWarning, match=message):
+        assert finish(tmp_path).returncode == 0
     assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
 
 
 def test_with_every_checkpoint_gone_it_starts_anew(whole, tmp_path):
     stop_after_a_checkpoint(tmp_path, signal.SIGKILL)
     shutil.rmtree(tmp_path / "checkpoints")
-    assert finish(tmp_path)[0] == 0
+    assert finish(tmp_path).returncode == 0
     assert only_line(tmp_path)["params_sha256"] == whole[0]["params_sha256"]
