@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from experiments import options
+from experiments import options, paper
 from experiments.options import WORKDIR
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 benchmarks = typer.Typer(rich_markup_mode=None, help="Measures speed and memory.")
 app.add_typer(benchmarks, name="benchmark")
+_ROWS = list(paper.TABLE1)
 
 
 @app.callback(invoke_without_command=True)
@@ -115,88 +116,87 @@ def train(
         typer.echo(runner.sentence(record))
 
 
+def _table(name: str, text: str, dataset: str, rows: list[str], levels: list[float], runs: int):
+    """Registers the command of one table."""
+
+    @app.command(name, help=text)
+    def command(
+        models: options.Names = None,
+        methods: options.Names = None,
+        noise: options.Noise = None,
+        seeds: options.Seeds = runs,
+        epochs: options.Epochs = None,
+        subset: options.Subset = None,
+        dtype: options.Dtype = "float32",
+        workdir: options.Workdir = WORKDIR,
+        data_dir: options.DataDir = None,
+        time_limit: options.TimeLimit = None,
+        checkpoint_seconds: options.CheckpointSeconds = 60.0,
+        loop: options.Loop = "auto",
+    ) -> None:
+        from experiments import plans, runner, table_job
+
+        configs = plans.table(
+            dataset,
+            options.split(models) or rows,
+            methods=options.split(methods),
+            noise=options.levels(noise) or levels,
+            seeds=seeds,
+            epochs=epochs,
+            subset=subset,
+            dtype=dtype,
+        )
+        settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
+        table_job.run(configs, settings)
+
+
+_METHODS = "SGD, SAM and ASAM"
+_table("table1", f"Table 1: CIFAR-10, seven networks, {_METHODS}.", "cifar10", _ROWS, [0.0], 5)
+_table("table2", f"Table 2: CIFAR-100, seven networks, {_METHODS}.", "cifar100", _ROWS, [0.0], 5)
+_table(
+    "table3",
+    f"Table 3: CIFAR-10 with 0 to 80% label noise, ResNet-32, {_METHODS}.",
+    "cifar10",
+    [paper.TABLE3_MODEL],
+    list(paper.NOISE_LEVELS),
+    paper.TABLE3_SEEDS,
+)
+
+
 @app.command()
-def table1(
-    models: options.Names = None,
-    methods: options.Names = None,
+def digits(
+    noise: options.Noise = None,
     seeds: options.Seeds = 5,
-    epochs: options.Epochs = None,
-    subset: options.Subset = None,
-    dtype: options.Dtype = "float32",
+    sweep: Annotated[bool, typer.Option(help="Also SAM and ASAM at other radii.")] = False,
     workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
     time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
 ) -> None:
-    """Table 1: CIFAR-10, seven networks, SGD, SAM and ASAM."""
-    from experiments import runner, table_job
+    """The default comparison at 0 to 80% label noise, with --sweep over the radius, too."""
+    from experiments import plans, runner, table_job
 
-    rows = table_job.Rows(
-        options.split(models), options.split(methods), seeds, epochs, subset, dtype
-    )
-    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-    table_job.table1("cifar10", rows, settings)
+    levels = options.levels(noise) or list(paper.NOISE_LEVELS)
+    configs = plans.digits_sweep(levels, seeds) if sweep else plans.digits(levels, seeds)
+    table_job.run(configs, runner.Options(workdir, time_limit=time_limit))
 
 
 @app.command()
-def table2(
-    models: options.Names = None,
-    methods: options.Names = None,
-    seeds: options.Seeds = 5,
-    epochs: options.Epochs = None,
-    subset: options.Subset = None,
-    dtype: options.Dtype = "float32",
+def report(
     workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
-    time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
+    readme: Annotated[
+        Path | None, typer.Option(help="Also put the default job's table into this file.")
+    ] = None,
 ) -> None:
-    """Table 2: CIFAR-100, seven networks, SGD, SAM and ASAM."""
-    from experiments import runner, table_job
-
-    rows = table_job.Rows(
-        options.split(models), options.split(methods), seeds, epochs, subset, dtype
-    )
-    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-    table_job.table1("cifar100", rows, settings)
-
-
-@app.command()
-def table3(
-    models: options.Names = None,
-    methods: options.Names = None,
-    noise: Annotated[str | None, typer.Option(help="Levels such as 0,0.4; else all.")] = None,
-    seeds: options.Seeds = 3,
-    epochs: options.Epochs = None,
-    subset: options.Subset = None,
-    dtype: options.Dtype = "float32",
-    workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
-    time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
-) -> None:
-    """Table 3: CIFAR-10 with 0 to 80% label noise, ResNet-32, SGD, SAM and ASAM."""
-    from experiments import runner, table_job
-
-    rows = table_job.Rows(
-        options.split(models), options.split(methods), seeds, epochs, subset, dtype
-    )
-    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-    table_job.table3(rows, noise, settings)
-
-
-@app.command()
-def report(workdir: options.Workdir = WORKDIR) -> None:
     """Writes RESULTS.md and its pictures from the result lines in the folder."""
+    from experiments import readme as readmes
     from experiments import report as reports
 
     path, problems = reports.write(_existing(workdir))
     for problem in problems:
         typer.echo(f"warning: {problem}", err=True)
     typer.echo(f"Wrote {path}.")
+    if readme is not None:
+        readmes.write(workdir, readme)
+        typer.echo(f"Wrote the table into {readme}.")
 
 
 @benchmarks.command("step")

@@ -11,7 +11,7 @@ PICTURE = "digits.png"
 
 def run(workdir: Path, time_limit: float | None = None) -> None:
     """Trains what is not finished yet, prints the table and draws the picture."""
-    configs = plans.digits()
+    configs = plans.digits([plans.DIGITS_NOISE])
     first = configs[0]
     print(
         f"Digits of scikit-learn, {100 * first.label_noise:g}% label noise on the training labels: "

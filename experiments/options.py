@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from experiments.config import ConfigError
+
 Workdir = Annotated[Path, typer.Option(help="Folder for results, pictures and checkpoints.")]
 DataDir = Annotated[
     Path | None,
@@ -32,6 +34,9 @@ Subset = Annotated[
     int | None, typer.Option(help="Train on the first N images only; marked as reduced.")
 ]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, to compute in.")]
+Noise = Annotated[
+    str | None, typer.Option(help="Levels of label noise such as 0,0.4; else all of the table's.")
+]
 Names = Annotated[str | None, typer.Option(help="Some only, by name, with commas between.")]
 
 WORKDIR = Path("runs")
@@ -42,3 +47,16 @@ def split(names: str | None) -> list[str] | None:
     if names is None:
         return None
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def levels(text: str | None) -> list[float] | None:
+    """'0,0.4' as [0.0, 0.4]; None stays."""
+    names = split(text)
+    if names is None:
+        return None
+    try:
+        return [float(name) for name in names]
+    except ValueError as error:
+        raise ConfigError(
+            f"noise={text!r} must be probabilities with commas between, such as 0,0.4."
+        ) from error

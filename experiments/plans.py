@@ -1,27 +1,42 @@
 """Lists of runs: the embedded default, and the paper's tables."""
 
 from experiments import config, paper
-from experiments.config import ConfigError, RunConfig
+from experiments.config import RunConfig
 
 DIGITS_NOISE = 0.4
 DIGITS_SEEDS = 5
+# Around each method's default, a factor of about two apart.
+RADII = {"sam": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), "asam": (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)}
 
 
-def digits(seeds: int = DIGITS_SEEDS, label_noise: float = DIGITS_NOISE) -> list[RunConfig]:
-    """The default experiment: noisy digits, three methods, the same epochs for each."""
+def digits(levels: list[float], seeds: int = DIGITS_SEEDS) -> list[RunConfig]:
+    """Noisy digits, three methods, the same epochs for each."""
     return [
-        config.make("digits", method, label_noise=label_noise, seed=seed)
+        config.make("digits", method, label_noise=level, seed=seed)
+        for level in levels
         for method in paper.METHODS
         for seed in range(seeds)
     ]
+
+
+def digits_sweep(levels: list[float], seeds: int = DIGITS_SEEDS) -> list[RunConfig]:
+    """The same, and SAM and ASAM at other radii than their own."""
+    swept = [
+        config.make("digits", method, rho=rho, label_noise=level, seed=seed)
+        for level in levels
+        for method, radii in RADII.items()
+        for rho in radii
+        for seed in range(seeds)
+    ]
+    return list(dict.fromkeys([*digits(levels, seeds), *swept]))
 
 
 def table(
     dataset: str,
     models: list[str],
     *,
-    methods: list[str] | None = None,
-    noise: list[float] | None = None,
+    methods: list[str] | None,
+    noise: list[float],
     seeds: int = 5,
     epochs: int | None = None,
     subset: int | None = None,
@@ -46,18 +61,6 @@ def table(
         )
         for seed in range(seeds)
         for model in models
-        for level in ([0.0] if noise is None else noise)
+        for level in noise
         for method in methods
     ]
-
-
-def noise_levels(text: str | None) -> list[float]:
-    """'0,0.4' as [0.0, 0.4]; without a text the paper's five levels."""
-    if text is None:
-        return list(paper.NOISE_LEVELS)
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(
-            f"noise={text!r} must be probabilities with commas between, such as 0,0.4."
-        ) from error
