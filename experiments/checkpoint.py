@@ -27,7 +27,7 @@ class Checkpoints:
     def due(self) -> bool:
         return time.monotonic() - self._saved_at >= self._every
 
-    def save(self, step: int, state: TrainState, history: list[dict[str, Any]]) -> None:
+    def save(self, step: int, state: TrainState, history: dict[str, Any]) -> None:
         """Writes a checkpoint and returns when it is whole; one of the same step stays."""
         manager = self._open()
         if step not in manager.all_steps():
@@ -38,7 +38,7 @@ class Checkpoints:
             manager.wait_until_finished()
         self._saved_at = time.monotonic()
 
-    def restore(self, like: TrainState) -> tuple[int, TrainState, list[dict[str, Any]]] | None:
+    def restore(self, like: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
         """The newest whole checkpoint, shaped as `like`; a damaged one is named and removed."""
         if not self._folder.exists():
             return None
@@ -52,7 +52,7 @@ class Checkpoints:
                         state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()
                     ),
                 )
-                return step, _trainable(restored.state, like), restored.history
+                return step, _trainable(restored["state"], like), restored["history"]
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 warnings.warn(
                     f"the checkpoint {self._folder / str(step)} is damaged "

@@ -33,6 +33,11 @@ PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
 GRADIENTS_PER_STEP = {"sgd": 1, "sam": 2, "asam": 2}
 
 
+def default_rho(dataset: str, method: str) -> float:
+    """The method's own radius on a data set; SGD has none, 0."""
+    return 0.0 if method == "sgd" else DEFAULT_RHO[dataset][method]
+
+
 class ConfigError(ValueError):
     """A value that cannot be run, with what to do about it."""
 
@@ -113,7 +118,7 @@ def make(
     _one_of("method", method, METHODS)
     defaults = DATASET_DEFAULTS[dataset]
     method_values = _method_values(dataset, method, rho, eta, p, normalization, adapt)
-    augment = defaults["augment"] if augment is None else augment
+    augment = bool(defaults["augment"] if augment is None else augment)
     config = RunConfig(
         dataset=dataset,
         method=method,
@@ -166,7 +171,7 @@ def _method_values(dataset, method, rho, eta, p, normalization, adapt) -> dict[s
     )
 
 
-def _device_values(devices: int, perturb: str | None, batch_norm: str | None) -> dict[str, str]:
+def _device_values(devices: int, perturb: str | None, batch_norm: str | None) -> dict[str, Any]:
     """What several devices share; one device shares all of it with itself."""
     if devices == 1:
         for name, value in (("perturb", perturb), ("batch_norm", batch_norm)):

@@ -48,10 +48,10 @@ def rho_curves(found: list[Group], path: Path, title: str) -> None:
         if not of_method:
             continue
         color, name = style.COLORS[method], paper.METHOD_NAMES[method]
-        means = [np.mean(g.final) for g in of_method]
-        stds = [np.std(g.final, ddof=1) if len(g.runs) > 1 else 0.0 for g in of_method]
+        means = [float(np.mean(g.final)) for g in of_method]
+        stds = [float(np.std(g.final, ddof=1)) if len(g.runs) > 1 else 0.0 for g in of_method]
         if method == "sgd":
-            axes.axhline(float(means[0]), color=color, label=name)
+            axes.axhline(means[0], color=color, label=name)
             axes.axhspan(
                 means[0] - stds[0], means[0] + stds[0], color=color, alpha=0.2, linewidth=0
             )

@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,12 +34,22 @@ def device() -> dict[str, Any]:
     first = jax.devices()[0]
     return {
         "platform": first.platform,
-        "kind": first.device_kind,
-        "processors": os.process_cpu_count() if hasattr(os, "process_cpu_count") else _affinity(),
+        "kind": _processor_name() if first.platform == "cpu" else first.device_kind,
+        "processors": _processors(),
     }
 
 
-def _affinity() -> int:
+def _processor_name() -> str:
+    """The host processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, "cpu")
+
+
+def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -4,9 +4,16 @@ from functools import partial
 from pathlib import Path
 
 from experiments import curves, paper
-from experiments.config import DEFAULT_RHO
-from experiments.summaries import Section, commands, digits_summary, measured_on, paper_summary
-from experiments.tables import Group
+from experiments.config import default_rho
+from experiments.summaries import (
+    NOISE_FOOTNOTE,
+    Section,
+    commands,
+    digits_summary,
+    measured_on,
+    paper_summary,
+)
+from experiments.tables import Group, noise_table
 
 
 def sections(workdir: Path, found: list[Group]) -> list[Section]:
@@ -18,13 +25,23 @@ def sections(workdir: Path, found: list[Group]) -> list[Section]:
 
 def _is_default(group: Group) -> bool:
     """Whether a run on the digits has the method's own settings, the label noise aside."""
-    radius = {"sgd": 0.0, **DEFAULT_RHO["digits"]}[group["method"]]
-    return group["rho"] == radius and group["p"] == 2.0 and group["normalization"] != "filterwise"
+    radius = default_rho("digits", group["method"])
+    return group["rho"] == radius and _is_plain(group)
+
+
+def _is_plain(group: Group) -> bool:
+    """Whether nothing but the radius is other than the method's default."""
+    return group["p"] == 2.0 and group["normalization"] != "filterwise"
 
 
 def _digits(found: list[Group]) -> list[Section]:
     digits = [g for g in found if g["dataset"] == "digits"]
     made = []
+    for model in sorted({g["model"] for g in digits}):
+        rows = [g for g in digits if g["model"] == model and _is_plain(g)]
+        if len({g["label_noise"] for g in rows}) > 1:
+            body = f"{noise_table(rows)}\n\n{NOISE_FOOTNOTE}"
+            made.append(Section(f"Digits, {model}, by label noise", body))
     for noise in sorted({g["label_noise"] for g in digits}):
         level = [g for g in digits if g["label_noise"] == noise]
         for model in sorted({g["model"] for g in level}):

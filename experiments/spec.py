@@ -96,4 +96,4 @@ def spec_of(config: RunConfig, dataset: Dataset) -> StepSpec:
 def hyper_of(config: RunConfig, total_steps: int) -> Hyper:
     """The traced half of a run."""
     values = (config.lr, config.momentum, config.weight_decay, config.rho, config.label_smoothing)
-    return Hyper(*(jnp.float32(value) for value in values), jnp.float32(total_steps))
+    return Hyper._make(jnp.float32(value) for value in (*values, total_steps))

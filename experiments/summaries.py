@@ -12,6 +12,10 @@ FOOTNOTE = (
     "SGD costs one gradient, of SAM and ASAM two. The final epoch is the honest column; the best "
     "epoch is picked on the test set, as in the paper's tables."
 )
+NOISE_FOOTNOTE = (
+    "Final test accuracy, mean ± sample standard deviation over seeds. The best rho of each sweep, "
+    "in brackets, is picked on the test set, for SAM and ASAM alike: it flatters both."
+)
 PAPER_FOOTNOTE = (
     "Mean ± sample standard deviation over seeds. The paper's numbers are of the best epoch, which "
     "is picked on the test set; the final epoch stands beside it. SGD gets twice the epochs of SAM "

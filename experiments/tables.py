@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from experiments import paper
-from experiments.config import PAPER_EPOCHS, RunConfig
-from experiments.results import format_mean_std
+from experiments.config import PAPER_EPOCHS, RunConfig, default_rho
+from experiments.results import format_mean_std, mean_std
 
 Record = dict[str, Any]
 _SHARED = tuple(
@@ -92,6 +92,35 @@ def digits_table(found: list[Group]) -> str:
     ]
     header = ["method", "rho", "epochs", "final epoch, %", "best epoch, %", "runs"]
     return markdown(header, rows)
+
+
+def noise_table(found: list[Group]) -> str:
+    """Final accuracy by label noise, each method at its own radius and at the best of a sweep."""
+    levels = sorted({group["label_noise"] for group in found})
+    rows = []
+    for noise in levels:
+        level = [g for g in found if g["label_noise"] == noise]
+        row = [f"{100 * noise:g}%"]
+        for method in paper.METHODS:
+            of_method = [g for g in level if g["method"] == method]
+            own = [g for g in of_method if g["rho"] == default_rho("digits", method)]
+            row.append(format_mean_std(own[0].final) if own else "-")
+            if method != "sgd":
+                row.append(_best_radius(of_method))
+        rows.append(row)
+    header = ["label noise", "SGD, %"]
+    for method in ("sam", "asam"):
+        name, rho = paper.METHOD_NAMES[method], default_rho("digits", method)
+        header += [f"{name}, rho {rho:g}, %", f"{name} at its best rho, %"]
+    return markdown(header, rows)
+
+
+def _best_radius(of_method: list[Group]) -> str:
+    """The group with the largest mean final accuracy, with its radius; a dash without a sweep."""
+    if len(of_method) < 2:
+        return "-"
+    best = max(of_method, key=lambda g: mean_std(g.final)[0])
+    return f"{format_mean_std(best.final)} ({best['rho']:g})"
 
 
 def paper_table(found: list[Group]) -> str:
