@@ -33,7 +33,7 @@ class Dataset:
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """The data set as it is, without noise; `data_dir` is tfds' folder (None: tfds' own default)."""
+    """The data set as it is, without noise; `data_dir` is tfds' folder (None: its own default)."""
     if name == "digits":
         return _digits()
     if name in ("cifar10", "cifar100"):
@@ -64,7 +64,7 @@ def from_arrays(name, num_classes, train_images, train_labels, test_images, test
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel on the scale [0, 1], from a histogram of bytes."""
+    """Mean and standard deviation of each channel on the scale [0, 1], from counts of bytes."""
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(images.shape[-1]):
@@ -90,7 +90,7 @@ def _digits() -> Dataset:
 
 
 def prepare(dataset: Dataset, config: RunConfig) -> Dataset:
-    """The data of one run: label noise drawn for the whole training set, then its first `subset`."""
+    """The data of one run: label noise drawn for all training images, then the first `subset`."""
     count = len(dataset.train_labels)
     size = count if config.subset is None else config.subset
     if size > count:

@@ -118,7 +118,12 @@ def _unbiased(x: jax.Array, axis_name: str | None) -> float:
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
     """The largest value of each window."""
     sides = ((padding, padding), (padding, padding))
-    return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=sides)
+    return nnx.max_pool(
+        x,
+        (size, size),
+        strides=(stride, stride),
+        padding=sides,  # pyright: ignore[reportArgumentType] (flax declares too little)
+    )
 
 
 def avg_pool(x: jax.Array, size: int) -> jax.Array:
