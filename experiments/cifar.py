@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ def _builder_class(name: str) -> Any:
     class Builder(original, skip_registration=True):  # pyright: ignore
         url_infos = original.url_infos  # the archive's size and digest
 
+        def _split_generators(self, dl_manager):
+            folder = Path(self.data_dir).parents[1] / "downloads" / "extracted" / self.name
+            return super()._split_generators(_Untar(dl_manager, folder))
+
         def _generate_examples(self, split_prefix, filepaths):
             keys = self._cifar_info.label_keys
             index = 0
@@ -128,6 +133,18 @@ def _builder_class(name: str) -> Any:
 
     Builder.name = original.name
     return Builder
+
+
+class _Untar:
+    """A download manager that unpacks without TensorFlow."""
+
+    def __init__(self, manager: Any, folder: Path):
+        self._manager, self._folder = manager, folder
+
+    def download_and_extract(self, url: str) -> Path:
+        with tarfile.open(self._manager.download(url)) as archive:
+            archive.extractall(self._folder, filter="data")
+        return self._folder
 
 
 def read_batch(data: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
