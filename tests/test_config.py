@@ -1,0 +1,89 @@
+"""A run's settings: the paper's values by data set and method, and what is refused."""
+
+import json
+
+import pytest
+
+from experiments import config
+from experiments.config import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "rho", "epochs", "smoothing"),
+    [
+        ("cifar10", "sgd", 0.0, 400, 0.1),
+        ("cifar10", "sam", 0.05, 200, 0.1),
+        ("cifar10", "asam", 0.5, 200, 0.1),
+        ("cifar100", "sgd", 0.0, 400, 0.1),
+        ("cifar100", "sam", 0.1, 200, 0.1),
+        ("cifar100", "asam", 1.0, 200, 0.1),
+        ("digits", "sam", 0.05, 30, 0.0),
+        ("digits", "asam", 0.5, 30, 0.0),
+    ],
+)
+def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
+    made = config.make(dataset, method)
+    assert (made.rho, made.epochs, made.label_smoothing) == (rho, epochs, smoothing)
+    assert (made.batch_size, made.lr, made.momentum, made.weight_decay) == (128, 0.1, 0.9, 5e-4)
+    assert made.eta == (0.01 if method == "asam" else 0.0)
+    assert made.adapt == ("not_bias" if method == "asam" else "none")
+    assert made.normalization == {"sgd": "none", "sam": "identity", "asam": "elementwise"}[method]
+    cifar = dataset != "digits"
+    assert (made.augment, made.cutout, made.nesterov) == (cifar, 16 if cifar else 0, cifar)
+
+
+def test_the_authors_script_is_options_away():
+    made = config.make("cifar10", "asam", eta=0.0, cutout=0, nesterov=False)
+    assert (made.eta, made.cutout, made.nesterov, made.augment) == (0.0, 0, False, True)
+
+
+def test_json_is_strict_and_whole():
+    values = config.make("digits", "asam", p=float("inf")).as_json()
+    assert values["p"] == "inf"
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert {"dataset", "model", "method", "rho", "eta", "p", "normalization", "label_noise"} <= set(
+        values
+    )
+
+
+def test_an_id_names_the_settings_and_the_data():
+    made = config.make("digits", "asam")
+    ids = {
+        made.run_id("a"),
+        made.run_id("b"),
+        config.make("digits", "asam", seed=1).run_id("a"),
+        config.make("digits", "asam", rho=0.4).run_id("a"),
+    }
+    assert len(ids) == 4 and all(len(i) == 12 for i in ids)
+    assert config.make("digits", "asam", rho=0.5).run_id("a") == made.run_id("a")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
+        ({"method": "adam"}, "unknown method 'adam'"),
+        ({"model": "vit"}, "unknown model 'vit'"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'; the known ones are: float32, bfloat16"),
+        ({"normalization": "layerwise"}, "unknown normalization 'layerwise'"),
+        ({"adapt": "kernels"}, "unknown adapt 'kernels'"),
+        ({"rho": -0.1}, "rho=-0.1: the radius"),
+        ({"eta": -1.0}, "eta=-1.0: the stabilizer"),
+        ({"p": 0.9}, "p=0.9: the order"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"momentum": 1.5}, "momentum=1.5"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"label_smoothing": 2.0}, "label_smoothing=2.0"),
+        ({"cutout": -1}, "cutout=-1"),
+        ({"method": "sgd", "eta": 0.1}, "eta=0.1 means nothing to method 'sgd'"),
+        ({"method": "sam", "normalization": "filterwise"}, "means nothing to method 'sam'"),
+        ({"devices": 3}, "batch_size=128 is not a multiple of the 3 devices"),
+        ({"perturb": "device"}, "means nothing on one device; leave --perturb out"),
+        ({"devices": 2, "batch_norm": "none"}, "unknown batch_norm 'none'"),
+    ],
+)
+def test_what_is_wrong_is_named(values, message):
+    with pytest.raises(ConfigError) as error:
+        config.make(**values)
+    assert message in str(error.value)

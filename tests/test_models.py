@@ -1,0 +1,144 @@
+"""The networks: counts of the definitions, shapes, initial values, BatchNorm as torch means it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from experiments import models
+from experiments.config import ConfigError
+from experiments.models.layers import BatchNorm, conv
+
+COUNTS = {
+    "resnet20": 272_474,
+    "resnet32": 466_906,
+    "resnet56": 855_770,
+    "wrn16_8": 10_961_370,
+    "wrn28_2": 1_467_610,
+    "wrn28_10": 36_479_194,
+    "resnext29_32x4d": 4_775_754,
+    "densenet121": 6_964_106,
+    "vgg19_bn": 20_040_522,
+}
+
+
+@pytest.fixture(autouse=True)
+def flax_promotes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def create(name, size=32, channels=3, dtype=jnp.float32):
+    return models.create(
+        name,
+        num_classes=10,
+        image_shape=(size, size, channels),
+        rngs=nnx.Rngs(0),
+        dtype=dtype,
+    )
+
+
+@pytest.mark.parametrize("name", list(COUNTS))
+def test_parameter_counts_are_the_definitions(name):
+    assert models.parameter_count(name) == COUNTS[name]
+
+
+def test_a_hundred_classes_add_ninety_rows_to_the_head():
+    assert models.parameter_count("resnet20", 100) == COUNTS["resnet20"] + 90 * 65
+
+
+@pytest.mark.parametrize("name", list(models.NAMES))
+def test_every_network_gives_logits(name):
+    def forward(images):
+        return create(name)(images)
+
+    made = nnx.eval_shape(forward, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
+    assert made.shape == (2, 10) and made.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "resnet8", "wrn16_8", "resnext29_32x4d", "vgg19_bn"]
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_computation_in_either_dtype_has_float32_parameters(name, dtype):
+    def both(images):
+        model = create(name, dtype=dtype)
+        return model(images), nnx.state(model, nnx.Param)
+
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    logits, params = nnx.eval_shape(both, images)
+    assert logits.dtype == dtype
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8"])
+def test_a_gradient_step_is_finite_and_lowers_the_loss(name):
+    graphdef, params, rest = nnx.split(create(name, size=8, channels=1), nnx.Param, ...)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(32, 8, 8, 1)), jnp.float32)
+    labels = jnp.asarray(rng.integers(10, size=32))
+
+    @jax.jit
+    def loss(params):
+        logits = nnx.merge(graphdef, params, rest, copy=True)(images)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    value, grads = jax.value_and_grad(loss)(params)
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads))
+    stepped = jax.tree.map(lambda w, g: w - 1e-3 * g, params, grads)
+    assert float(loss(stepped)) < float(value)
+
+
+def test_he_initialisation_by_fan_out():
+    layer = conv(64, 128, 3, rngs=nnx.Rngs(1), dtype=jnp.float32)
+    kernel = np.asarray(layer.kernel[...])
+    assert layer.bias is None
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 128)), rtol=0.02)
+    np.testing.assert_allclose(kernel.mean(), 0, atol=2e-4)
+
+
+def test_batch_norm_is_torchs():
+    layer = BatchNorm(3, rngs=nnx.Rngs(0), dtype=jnp.float32)
+    layer.scale[...] = jnp.asarray([1.0, 2.0, 0.5])
+    layer.bias[...] = jnp.asarray([0.0, 1.0, -1.0])
+    rng = np.random.default_rng(0)
+    mean, var = np.zeros(3), np.ones(3)
+    for _ in range(3):
+        x = rng.normal(2.0, 3.0, size=(4, 5, 5, 3))
+        n = 4 * 5 * 5
+        batch_mean = x.reshape(n, 3).sum(0) / n
+        batch_var = ((x.reshape(n, 3) - batch_mean) ** 2).sum(0) / n
+        expected = (x - batch_mean) / np.sqrt(batch_var + 1e-5) * [1, 2, 0.5] + [0, 1, -1]
+        np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), expected, atol=1e-4)
+        # torch's momentum 0.1 is the weight of the new value; its variance is the unbiased one.
+        mean = 0.9 * mean + 0.1 * batch_mean
+        var = 0.9 * var + 0.1 * batch_var * n / (n - 1)
+    np.testing.assert_allclose(layer.mean[...], mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.var[...], var, rtol=1e-5)
+    layer.eval()
+    x = rng.normal(size=(2, 5, 5, 3))
+    expected = (x - mean) / np.sqrt(var + 1e-5) * [1, 2, 0.5] + [0, 1, -1]
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), expected, atol=1e-4)
+    np.testing.assert_allclose(layer.mean[...], mean, rtol=1e-5)
+
+
+def test_batch_norm_in_bfloat16_keeps_float32_statistics():
+    layer = BatchNorm(2, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    x = jnp.asarray(np.random.default_rng(0).normal(100.0, 0.5, size=(512, 2)), jnp.bfloat16)
+    assert layer(x).dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(layer.mean[...], 0.1 * exact.mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("vit", 32, "unknown model 'vit'; the known ones are: mlp, cnn"),
+        ("vgg19_bn", 8, "model 'vgg19_bn' needs images of at least"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(name, size, message):
+    with pytest.raises(ConfigError, match=message):
+        create(name, size=size)
