@@ -6,7 +6,10 @@ import re
 import jax
 import pytest
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+from experiments import readme
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_every_python_block_runs():
@@ -30,3 +33,15 @@ def test_the_first_example_is_fifteen_lines():
 def test_each_command_sets_itself_up(extra):
     line = rf"python3 -m venv \.venv && \.venv/bin/pip install -q -e '\.\[{extra}\]' && \S.*"
     assert len(re.findall(rf"^{line}$", README, flags=re.MULTILINE)) == 1
+
+
+def test_the_table_is_what_the_result_lines_give():
+    text = README.split(readme.BEGIN)[1].split(readme.END)[0]
+    assert text.strip() == readme.table(ROOT / "experiments" / "evidence")
+
+
+def test_the_table_shows_sgd_below_sam_below_asam():
+    table = README.split(readme.BEGIN)[1].split(readme.END)[0]
+    rows = [line for line in table.splitlines() if re.match(r"\| (SGD|SAM|ASAM) ", line)]
+    final = [float(row.split("|")[4].split("±")[0]) for row in rows]
+    assert len(final) == 3 and final == sorted(final) and len(set(final)) == 3
