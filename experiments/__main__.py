@@ -207,12 +207,15 @@ def benchmark_step(
     repeats: Annotated[
         int, typer.Option(min=1, help="Rounds; every form steps once in each.")
     ] = 10,
+    torch: Annotated[
+        bool, typer.Option("--torch", help="Also the authors' step in PyTorch, if installed.")
+    ] = False,
     workdir: options.Workdir = WORKDIR,
 ) -> None:
     """Prints what a step costs: FLOPs, memory and time of each form relative to SGD."""
     from experiments import benchmark
 
-    benchmark.run(workdir, model, batch_size, dtype, repeats)
+    benchmark.run(workdir, model, batch_size, dtype, repeats, torch)
 
 
 def _existing(workdir: Path) -> Path:

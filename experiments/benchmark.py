@@ -2,17 +2,19 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from experiments import forms, provenance, results
+from experiments import forms, provenance, results, torch_step
 from experiments.forms import Form
 from experiments.tables import markdown
 
 KIND = "benchmark_step"
+INPUT = "input and augmentation"
 
 
 class Timed:
@@ -45,25 +47,31 @@ class Timed:
         return None if memory is None else memory.temp_size_in_bytes
 
 
-def measure(model: str, batch_size: int, dtype: str, repeats: int) -> list[dict[str, Any]]:
+class TimedElsewhere:
+    """A step that is no program of XLA's, with nothing known of it but its time."""
+
+    flops = temporary_bytes = None
+
+    def __init__(self, name: str, step: Callable[[], float]):
+        self.form = Form(name, (), lambda state: state)
+        self.run = step
+        self.seconds: list[float] = []
+
+
+def measure(
+    model: str, batch_size: int, dtype: str, repeats: int, torch: bool
+) -> list[dict[str, Any]]:
     """One line a form; the forms take turns, so that what disturbs the machine hits them alike."""
     given = forms.problem(model, batch_size, dtype)
-    made = [*forms.all_forms(given), forms.bare_gradient(given), forms.bare_update(given)]
+    parts = [
+        forms.bare_gradient(given),
+        forms.bare_update(given),
+        forms.input_pipeline(batch_size),
+    ]
+    made = [*forms.all_forms(given), *parts]
     copies = {form.name: _bytes(form.state) for form in made}
-    timed = [Timed(form) for form in tqdm(made, desc="compiling", leave=False)]
-    for one in timed:
-        one.run()
-    for _ in tqdm(range(repeats), desc="measuring", leave=False):
-        for one in timed:
-            one.seconds.append(one.run())
-    parameters = _bytes(given.params)
-    by_name = {one.form.name: one for one in timed}
-    sgd = by_name["SGD"]
-    floors = [
-        2 * gradient + update
-        for gradient, update in zip(
-            by_name["one gradient"].seconds, by_name["base update"].seconds, strict=True
-        )
+    timed: list[Timed | TimedElsewhere] = [
+        Timed(form) for form in tqdm(made, desc="compiling", leave=False)
     ]
     shared = {
         "kind": KIND,
@@ -75,21 +83,46 @@ def measure(model: str, batch_size: int, dtype: str, repeats: int) -> list[dict[
         "versions": provenance.versions(),
         "device": provenance.device(),
     }
+    if torch:
+        shared["versions"] |= torch_step.versions()
+        for form, step in torch_step.steps(model, batch_size).items():
+            timed.append(TimedElsewhere(torch_step.name_of(form), step))
+    for one in timed:
+        one.run()
+    for _ in tqdm(range(repeats), desc="measuring", leave=False):
+        for one in timed:
+            one.seconds.append(one.run())
+    seconds = {one.form.name: one.seconds for one in timed}
+    floors = [
+        2 * gradient + update
+        for gradient, update in zip(seconds["one gradient"], seconds["base update"], strict=True)
+    ]
+    parameters = _bytes(given.params)
     return [
         {
             "form": one.form.name,
             "seconds": statistics.median(one.seconds),
-            "time_over_sgd": _median_ratio(one.seconds, sgd.seconds),
+            "time_over_sgd": _median_ratio(one.seconds, seconds["SGD"]),
             "time_over_two_gradients_and_update": _median_ratio(one.seconds, floors),
+            "time_over_torch": _over_torch(one.form.name, seconds),
             "flops": one.flops,
-            "flops_over_sgd": _ratio(one.flops, sgd.flops),
+            "flops_over_sgd": _ratio(one.flops, timed[0].flops),
             "temporary_bytes": one.temporary_bytes,
-            "temporary_over_sgd": _ratio(one.temporary_bytes, sgd.temporary_bytes),
-            "parameter_copies": (copies[one.form.name] - copies["SGD"]) / parameters,
+            "temporary_over_sgd": _ratio(one.temporary_bytes, timed[0].temporary_bytes),
+            "parameter_copies": (
+                (copies[one.form.name] - copies["SGD"]) / parameters
+                if one.form.name in copies and one.form not in parts
+                else None
+            ),
             **shared,
         }
         for one in timed
     ]
+
+
+def _over_torch(name: str, seconds: dict[str, list[float]]) -> float | None:
+    other = seconds.get(torch_step.name_of(name))
+    return None if other is None else _median_ratio(seconds[name], other)
 
 
 def _bytes(tree) -> int:
@@ -106,19 +139,21 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """The steps, without the two bare parts that they are measured against."""
+    """The steps, without the bare parts that they are measured against."""
+    torch = any(record["time_over_torch"] for record in records)
     rows = [
         [
             record["form"],
             _number(record["flops_over_sgd"], 3),
             _number(record["temporary_over_sgd"], 3),
-            f"{record['parameter_copies']:+.1f}",
+            _number(record["parameter_copies"], 1),
             _number(record["time_over_sgd"], 2),
             _number(record["time_over_two_gradients_and_update"], 3),
             f"{1000 * record['seconds']:.1f}",
+            *([_number(record["time_over_torch"], 2)] if torch else []),
         ]
         for record in records
-        if record["form"] not in ("one gradient", "base update")
+        if record["form"] not in ("one gradient", "base update", INPUT)
     ]
     header = [
         "step",
@@ -128,6 +163,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "time / SGD",
         "time / (2 gradients + update)",
         "ms",
+        *(["time / PyTorch's"] if torch else []),
     ]
     return markdown(header, rows)
 
@@ -136,12 +172,26 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def run(workdir: Path, model: str, batch_size: int, dtype: str, repeats: int) -> None:
+def describe(records: list[dict[str, Any]]) -> str:
+    """What was measured on what, the table, and the share of the input."""
+    first = records[0]
+    (share,) = [r["time_over_sgd"] for r in records if r["form"] == INPUT]
+    torch = first["versions"].get("torch")
+    beside = f" PyTorch {torch}, channels last, in the same rounds." if torch else ""
+    return (
+        f"{first['model']}, batch {first['batch_size']}, {first['dtype']}, "
+        f"{first['device']['kind']} ({first['device']['processors']} processors), JAX "
+        f"{first['versions']['jax']}; medians over {first['repeats']} rounds.{beside}\n\n"
+        f"{table(records)}\n\n"
+        f"Picking, augmenting and normalising a batch takes {100 * share:.1f}% of SGD's step."
+    )
+
+
+def run(
+    workdir: Path, model: str, batch_size: int, dtype: str, repeats: int, torch: bool = False
+) -> None:
     """Measures, prints the table and stores the lines."""
-    records = measure(model, batch_size, dtype, repeats)
+    records = measure(model, batch_size, dtype, repeats, torch)
     name = f"{KIND}_{model}_{batch_size}_{dtype}.jsonl"
     results.replace(workdir, records, name)
-    first = records[0]
-    print(f"{model}, batch {batch_size}, {dtype}, {first['device']['kind']}, {repeats} rounds\n")
-    print(table(records))
-    print(f"\nResult lines: {workdir / name}")
+    print(f"{describe(records)}\n\nResult lines: {workdir / name}")

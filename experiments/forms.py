@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 import asam_jax
-from experiments import models
+from experiments import augment, models
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 RHO_SAM, RHO_ASAM = 0.05, 0.5
@@ -125,6 +125,26 @@ def bare_update(given: Problem) -> Form:
         return optax.apply_updates(params, updates), opt_state
 
     return Form("base update", _copy((given.params, tx.init(given.params))), step)
+
+
+def input_pipeline(batch_size: int) -> Form:
+    """A batch picked from images on the device, augmented and normalised, as training does it."""
+    count = 10_000
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(256, size=(count, 32, 32, 3), dtype=np.uint8))
+    order = jnp.asarray(rng.permutation(count), jnp.int32)
+
+    def step(state):
+        images, order, number, _ = state
+        start = number * batch_size % (count - batch_size)
+        picked = images[jax.lax.dynamic_slice_in_dim(order, start, batch_size)]
+        key = jax.random.fold_in(jax.random.key(0), number)
+        augmented = augment.augment(key, picked, pad=4, flip=True, cutout=16)
+        batch = augment.normalize(augmented, (0.5,) * 3, (0.25,) * 3, jnp.dtype("float32"))
+        return images, order, number + 1, batch
+
+    batch = jnp.zeros((batch_size, 32, 32, 3), jnp.float32)
+    return Form("input and augmentation", (images, order, jnp.int32(0), batch), step)
 
 
 def _start(given: Problem, tx: optax.GradientTransformation):

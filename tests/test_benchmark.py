@@ -1,0 +1,74 @@
+"""`benchmark step`: what it counts, and what it says without PyTorch."""
+
+import sys
+
+import jax
+import pytest
+
+from experiments import benchmark, torch_step
+from experiments.config import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def flax_promotes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return benchmark.measure("mlp", 128, "float32", repeats=1, torch=False)
+
+
+def test_two_gradients_are_twice_the_work(measured):
+    flops = {record["form"]: record["flops_over_sgd"] for record in measured}
+    assert flops["SGD"] == 1
+    for name, ratio in flops.items():
+        if "SAM" in name or "sam" in name:
+            assert 1.9 < ratio < 2.1, name
+
+
+def test_only_what_alternates_keeps_a_copy_of_the_parameters(measured):
+    copies = {record["form"]: record["parameter_copies"] for record in measured}
+    kept = {name: round(value) for name, value in copies.items() if value is not None}
+    assert kept == {
+        "SGD": 0,
+        "SAM": 0,
+        "ASAM, element-wise": 0,
+        "ASAM, filter-wise": 0,
+        "ASAM, alternating": 1,
+        "optax.contrib.sam, opaque": 0,
+        "optax.contrib.sam, transparent": 1,
+    }
+
+
+def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
+    for record in measured:
+        assert record["kind"] == "benchmark_step" and record["seconds"] > 0
+        assert record["versions"]["jax"] == jax.__version__ and record["device"]["kind"]
+    text = benchmark.describe(measured)
+    assert "mlp, batch 128, float32" in text and "| ASAM, filter-wise" in text
+    assert "base update" not in text and "PyTorch" not in text
+    assert "% of SGD's step." in text
+
+
+def test_without_pytorch_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match="--torch needs PyTorch, which is not installed; run pip"):
+        torch_step.steps("resnet8", 2)
+
+
+def test_pytorchs_perturbation_is_asams():
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which this project does not")
+    layer = torch.nn.Linear(3, 2)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    for p in layer.parameters():
+        p.grad = torch.randn_like(p)
+    grads = {name: p.grad.clone() for name, p in layer.named_parameters()}
+    torch_step._ascend(torch, layer, 0.5, adaptive=True)
+    scale = {"weight": before["weight"].abs() + 0.01, "bias": torch.ones(2)}
+    norm = sum((scale[n] * grads[n]).square().sum() for n in grads).sqrt()
+    for name, p in layer.named_parameters():
+        expected = before[name] + 0.5 * scale[name] ** 2 * grads[name] / norm
+        assert torch.allclose(p.detach(), expected, atol=1e-6)
