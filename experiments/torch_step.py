@@ -124,7 +124,8 @@ def _network(torch, blocks: int):
             y = torch.relu(self.norm1(self.conv1(x)))
             return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
-    layers, width = [conv(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU()], 16
+    stem = conv(3, 16, 3, 2 if blocks == 1 else 1)
+    layers, width = [stem, nn.BatchNorm2d(16), nn.ReLU()], 16
     for stage in range(3):
         for index in range(blocks):
             outputs = 16 * 2**stage

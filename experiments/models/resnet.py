@@ -3,7 +3,8 @@
 After homura's `cifar_resnet`, which the authors' script imports: He initialisation by fan-out,
 torch's default for the dense layer, and a 1x1 projection wherever a block changes the number of
 channels: with BatchNorm in ResNet and ResNeXt, without it in the pre-activation blocks of Wide
-ResNet. ResNeXt's stem is 64 channels wide.
+ResNet. ResNeXt's stem is 64 channels wide. ResNet-8 is ours, for two cores: its stem halves the
+image, too, so that a step takes a quarter of the time.
 
 References:
   He et al. 2016, arXiv 1512.03385 and 1603.05027; Zagoruyko and Komodakis 2016, arXiv 1605.07146;
@@ -99,11 +100,12 @@ class Plan:
     width: int = 16
     widen: int = 1
     groups: int = 1
+    stem_stride: int = 1
 
 
 # blocks = (depth - 2) / 6 for ResNet, (depth - 4) / 6 for Wide ResNet, (depth - 2) / 9 for ResNeXt.
 PLANS = {
-    "resnet8": Plan(BasicBlock, 1),
+    "resnet8": Plan(BasicBlock, 1, stem_stride=2),
     "resnet20": Plan(BasicBlock, 3),
     "resnet32": Plan(BasicBlock, 5),
     "resnet56": Plan(BasicBlock, 9),
@@ -119,7 +121,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, plan: Plan, num_classes: int, in_features: int, **kw):
         self.preact = plan.block is PreactBlock
-        self.conv = conv(in_features, plan.width, 3, **kw)
+        self.conv = conv(in_features, plan.width, 3, plan.stem_stride, **kw)
         features = plan.width
         blocks = []
         for stage in range(3):
