@@ -2,8 +2,9 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from experiments import curves, paper
+from experiments import benchmark, curves, paper, results
 from experiments.config import default_rho
 from experiments.summaries import (
     NOISE_FOOTNOTE,
@@ -18,8 +19,7 @@ from experiments.tables import Group, noise_table
 
 def sections(workdir: Path, found: list[Group]) -> list[Section]:
     """Every section that there are lines for."""
-    del workdir
-    made = [*_digits(found), *_tables(found)]
+    made = [*_digits(found), *_tables(found), *_benchmarks(workdir)]
     return made or [Section("Nothing yet", "No result lines were found here.")]
 
 
@@ -82,4 +82,19 @@ def _tables(found: list[Group]) -> list[Section]:
         Section(title, "\n\n".join([paper_summary(rows), measured_on(rows), commands(rows)]))
         for title, rows in tables.items()
         if rows
+    ]
+
+
+def _benchmarks(workdir: Path) -> list[Section]:
+    """A section for each network, batch size and dtype that was measured."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for record in results.read_kind(workdir, benchmark.KIND):
+        title = f"{record['model']}, batch {record['batch_size']}, {record['dtype']}"
+        measured.setdefault(title, []).append(record)
+    return [
+        Section(
+            f"Cost of a step: {title}",
+            f"{benchmark.describe(records)}\n\n```bash\n{records[0]['command']}\n```",
+        )
+        for title, records in measured.items()
     ]
