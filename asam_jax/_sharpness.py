@@ -105,8 +105,8 @@ def sharpness(
     the way at first and half as far after each fall of the loss, and after four steps without a
     new best goes back to the best point. So it never leaves the region, and it is as invariant
     to rescaling as the region is. `restarts` further ascents start at random corners of the
-    region. The best loss met counts: never less than the one-step value or 0, and never less
-    for more steps or restarts.
+    region. The best loss met counts: never less than the one-step value or 0, nor for more
+    steps or restarts, up to rounding.
 
     The batch may be a whole data set, as NumPy arrays of which one group at a time goes to the
     device. Called with concrete arrays it loops over the groups with one compiled function,

@@ -1,4 +1,4 @@
-"""The authors' training step in NumPy float64: a network, its gradient by hand, ASAM, PyTorch's SGD.
+"""The authors' training step in NumPy float64, the gradient by hand, with PyTorch's SGD.
 
 Names and layouts are PyTorch's: tensors whose name holds "weight" (BatchNorm's scale, too) are
 scaled by |w| + eta, all others by one.

@@ -1,4 +1,4 @@
-"""25 steps of training against the authors' implementation, rewritten in NumPy (tests/authors.py)."""
+"""25 training steps against the authors' implementation rewritten in NumPy (tests/authors.py)."""
 
 import authors
 import jax
