@@ -1,0 +1,73 @@
+"""The notebooks in colab run whole, and are those that their sources make."""
+
+import importlib.util
+import pathlib
+import re
+
+import nbformat
+import pytest
+
+COLAB = pathlib.Path(__file__).parent.parent / "colab"
+spec = importlib.util.spec_from_file_location("colab_build", COLAB / "build.py")
+assert spec is not None and spec.loader is not None
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+each = pytest.mark.parametrize("name", build.NAMES)
+BADGE = "https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/{}.ipynb"
+
+
+def cells(notebook):
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def outputs(notebook):
+    return [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+
+
+def pictures(notebook):
+    return [o for o in outputs(notebook) if "image/png" in o.get("data", {})]
+
+
+def committed(name):
+    return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
+
+
+def test_every_notebook_has_a_source():
+    assert {p.stem for p in COLAB.glob("*.ipynb")} == set(build.NAMES)
+    assert {p.stem for p in COLAB.glob("*.py")} == {*build.NAMES, "build"}
+
+
+@each
+def test_a_notebook_has_the_cells_of_its_source(name):
+    assert cells(committed(name)) == cells(build.read(name)), f"run: python colab/build.py {name}"
+
+
+@each
+def test_a_notebook_shows_its_outputs_and_nothing_of_the_machine(name):
+    path = COLAB / f"{name}.ipynb"
+    notebook = committed(name)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 300_000
+    assert pictures(notebook)
+    assert {o.output_type for o in outputs(notebook)} <= {"stream", "display_data"}
+    text = "".join(o.text for o in outputs(notebook) if o.output_type == "stream")
+    assert text
+    assert not re.search(r"/\w+/|Warning|Traceback", text)
+
+
+@each
+def test_a_notebook_opens_in_colab_and_installs_what_it_needs(name):
+    first, second = build.read(name).cells[:2]
+    assert first.cell_type == "markdown" and BADGE.format(name) in first.source
+    assert "git+https://github.com/asam-jax/asam_jax" in second.source
+
+
+# jupyter_core warns of a change of its folders.
+@pytest.mark.filterwarnings("ignore:Jupyter is migrating:DeprecationWarning")
+@each
+def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
+    notebook = build.execute(build.read(name), tmp_path)
+    assert len(pictures(notebook)) == len(pictures(committed(name)))
+    assert not [o for o in outputs(notebook) if o.output_type == "error"]
+    assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
