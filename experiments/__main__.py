@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from experiments import options, paper
+from experiments import commands_figures, options, paper
 from experiments.options import WORKDIR
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 benchmarks = typer.Typer(rich_markup_mode=None, help="Measures speed and memory.")
 app.add_typer(benchmarks, name="benchmark")
+app.add_typer(commands_figures.app)
 _ROWS = list(paper.TABLE1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments import data, estimate, loops, provenance, results
+from experiments import data, estimate, loops, provenance, results, weights
 from experiments.checkpoint import Checkpoints
 from experiments.config import RunConfig
 from experiments.data import Dataset
@@ -26,6 +26,15 @@ class Options:
     time_limit: float | None = None
     checkpoint_seconds: float = 60.0
     loop: str = "auto"
+    # Runs that belong to a figure have result lines, and a file, of their own kind.
+    kind: str = results.RUN
+    # Epochs between two that leave their weights in the workdir; the last does, too. None: none.
+    keep_every: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        folder = self.workdir / "checkpoints"
+        return folder if self.kind == results.RUN else folder / self.kind
 
 
 def run_all(
@@ -42,8 +51,8 @@ def run_all(
         for config in configs:
             data.prepare(datasets[config.dataset], config)  # refuse a bad one before the first run
         ids = [config.run_id(datasets[config.dataset].fingerprint) for config in configs]
-        finished = _finished(options.workdir)
-        _forget_checkpoints(options.workdir, finished)
+        finished = _finished(options)
+        _forget_checkpoints(options.checkpoints, finished)
         todo = {i: c for i, c in zip(ids, configs, strict=True) if i not in finished}
         if len(todo) < len(set(ids)):
             print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
@@ -65,8 +74,10 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
     """Trains one program and writes a line for each of its runs."""
     ids = [config.run_id(dataset.fingerprint) for config in group]
     prepared = data.prepare(dataset, group[0])
-    folder = options.workdir / "checkpoints" / "-".join(ids)
-    checkpoints = Checkpoints(folder, options.checkpoint_seconds)
+    checkpoints = Checkpoints(options.checkpoints / "-".join(ids), options.checkpoint_seconds)
+    keep = None
+    if options.keep_every is not None:
+        keep = weights.Keeper(options.workdir, ids, options.keep_every, group[0].epochs)
     summaries = train(
         group,
         prepared,
@@ -74,10 +85,12 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
         checkpoints=checkpoints,
         progress=progress,
         stop=stop,
+        keep=keep,
     )
     records = {}
     for config, run_id, summary in zip(group, ids, summaries, strict=True):
         records[run_id] = {
+            "kind": options.kind,
             "run_id": run_id,
             **config.as_json(),
             **summary,
@@ -96,8 +109,8 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
     return records
 
 
-def _finished(workdir: Path) -> dict[str, dict[str, Any]]:
-    records, problems = results.read(workdir)
+def _finished(options: Options) -> dict[str, dict[str, Any]]:
+    records, problems = results.read(options.workdir, options.kind)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     return {record["run_id"]: record for record in records}
@@ -115,9 +128,9 @@ def _by_seed(configs: Iterable[RunConfig]) -> list[list[RunConfig]]:
     return list(groups.values())
 
 
-def _forget_checkpoints(workdir: Path, finished: dict[str, Any]) -> None:
+def _forget_checkpoints(checkpoints: Path, finished: dict[str, Any]) -> None:
     """Removes what a process left that was killed between its last line and its tidying up."""
-    for folder in (workdir / "checkpoints").glob("*"):
+    for folder in checkpoints.glob("*"):
         if all(run_id in finished for run_id in folder.name.split("-")):
             shutil.rmtree(folder)
 

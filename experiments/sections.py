@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import benchmark, curves, paper, results
+from experiments import benchmark, curves, figures, paper, results
 from experiments.config import default_rho
 from experiments.summaries import (
     NOISE_FOOTNOTE,
@@ -19,7 +19,7 @@ from experiments.tables import Group, noise_table
 
 def sections(workdir: Path, found: list[Group]) -> list[Section]:
     """Every section that there are lines for."""
-    made = [*_digits(found), *_tables(found), *_benchmarks(workdir)]
+    made = [*_digits(found), *_tables(found), *figures.sections(workdir), *_benchmarks(workdir)]
     return made or [Section("Nothing yet", "No result lines were found here.")]
 
 

@@ -1,0 +1,11 @@
+"""The paper's figures, one file for each: it measures, writes result lines and draws from them."""
+
+from pathlib import Path
+
+from experiments.figures import figure1, figure3
+from experiments.summaries import Section
+
+
+def sections(workdir: Path) -> list[Section]:
+    """A part of the report for each figure that there are lines for."""
+    return [part for figure in (figure1, figure3) for part in figure.section(workdir)]

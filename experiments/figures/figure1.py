@@ -1,0 +1,173 @@
+"""Figure 1: maximization regions around two points whose loss is the same by rescaling.
+
+w = (1, 1) and w' = (a w1, w2 / a) with a = 3 give the same network. In the sphere the maximum of
+the loss differs between them, in the cuboid and the ellipsoid of adaptive sharpness it does not.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse, Rectangle
+
+import asam_jax
+from experiments import results, style
+from experiments.figures import lines as figure_lines
+from experiments.figures import toy
+from experiments.figures.lines import Record
+from experiments.summaries import Section
+
+KIND, PICTURE = "figure1", "figure1.png"
+POINTS = {"w": (1.0, 1.0), "w'": (3.0, 1 / 3)}
+RHO = 0.5
+STEPS, SEED = 50, 0
+# With eta = 0: the regions of Definition 2, without what is added to T_w for stability.
+REGIONS = {
+    "sphere": (asam_jax.identity(), 2.0),
+    "cuboid": (asam_jax.elementwise(eta=0.0), math.inf),
+    "ellipsoid": (asam_jax.elementwise(eta=0.0), 2.0),
+}
+TITLES = {
+    "sphere": "(a) sphere, $\\|\\epsilon\\|_2 \\leq \\rho$",
+    "cuboid": "(b) cuboid, $\\|T_w^{-1}\\epsilon\\|_\\infty \\leq \\rho$",
+    "ellipsoid": "(c) ellipsoid, $\\|T_w^{-1}\\epsilon\\|_2 \\leq \\rho$",
+}
+MARKERS = {"w": "o", "w'": "^"}
+SAME, LARGEST = "#009e73", "#cc79a7"
+
+
+def measure() -> list[Record]:
+    """The maximizer in each region around each point, by `asam_jax.maximizer`."""
+    found = []
+    for region, (operator, p) in REGIONS.items():
+        for name, point in POINTS.items():
+            w = jnp.asarray(point, jnp.float32)
+            eps, rise = asam_jax.maximizer(
+                toy.loss,
+                w,
+                (),
+                rho=RHO,
+                operator=operator,
+                p=p,
+                steps=STEPS,
+                key=jax.random.key(SEED),
+            )
+            found.append(
+                {
+                    "region": region,
+                    "point": name,
+                    "w": list(point),
+                    "rho": RHO,
+                    "eta": 0.0,
+                    "p": "inf" if math.isinf(p) else p,
+                    "half_widths": (RHO * jnp.broadcast_to(operator(w), w.shape)).tolist(),
+                    "eps": eps.tolist(),
+                    "loss": float(toy.loss(w)),
+                    "maximum": float(toy.loss(w) + rise),
+                    "steps": STEPS,
+                    "seed": SEED,
+                }
+            )
+    return found
+
+
+def run(workdir: Path) -> None:
+    """Measures, writes the lines, draws."""
+    found = figure_lines.write(workdir, KIND, measure())
+    draw(found, workdir / PICTURE)
+    print(_sentences(found))
+    print(f"Result lines: {workdir / results.name_of(KIND)}; picture: {workdir / PICTURE}")
+
+
+def draw(found: list[Record], path: Path) -> None:
+    """The three regions, one below the other, at one scale."""
+    canvas, panels = style.panels(len(REGIONS), 1, (5.0, 7.4))
+    for panel, region in zip(panels, REGIONS, strict=True):
+        _panel(panel, [line for line in found if line["region"] == region])
+        panel.set_title(TITLES[region])
+    panels[-1].set_xlabel("$w_1$ (no unit)")
+    canvas.legend(handles=_legend(), loc="outside upper center", ncols=2, frameon=False)
+    style.save(canvas, path)
+
+
+def _panel(axes: Axes, found: list[Record]) -> None:
+    w1, w2 = np.linspace(0, 5, 401), np.linspace(-0.4, 1.8, 221)
+    surface = toy.surface(w1, w2)
+    axes.contour(
+        w1, w2, surface, np.arange(0.2, 6, 0.4), colors=style.ACCENTS["contour"], linewidths=0.6
+    )
+    first = found[0]
+    axes.contour(w1, w2, surface, [first["loss"]], colors=SAME, linewidths=1.6)
+    axes.contour(w1, w2, surface, [first["maximum"]], colors=LARGEST, linewidths=1.6)
+    for line in found:
+        (x, y), (a, b) = line["w"], line["half_widths"]
+        outline = (
+            Rectangle((x - a, y - b), 2 * a, 2 * b)
+            if line["p"] == "inf"
+            else Ellipse((x, y), 2 * a, 2 * b)
+        )
+        outline.set(facecolor="#0000000d", edgecolor="black", linewidth=1.2)
+        axes.add_patch(outline)
+        marker = MARKERS[line["point"]]
+        axes.plot(x, y, marker, color="black", markersize=5)
+        top = np.add(line["w"], line["eps"])
+        axes.annotate("", top, (x, y), arrowprops={"arrowstyle": "->", "shrinkA": 3, "shrinkB": 2})
+        axes.plot(*top, marker, color=LARGEST, markeredgecolor="black", markersize=6)
+    axes.set_aspect("equal")
+    axes.set_xlim(0, 5)
+    axes.set_ylim(-0.4, 1.8)
+    axes.set_ylabel("$w_2$ (no unit)")
+
+
+def _legend() -> list[Line2D]:
+    def dot(marker: str, color: str, label: str) -> Line2D:
+        return Line2D(
+            [], [], marker=marker, color=color, markeredgecolor="black", linestyle="", label=label
+        )
+
+    return [
+        dot("o", "black", "$w = (1, 1)$"),
+        dot("^", "black", "$w' = (3, 1/3)$"),
+        Line2D([], [], color=SAME, label="loss as at $w$"),
+        Line2D([], [], color=LARGEST, label="maximum around $w$"),
+        dot("o", LARGEST, "$w + \\epsilon^*$"),
+        dot("^", LARGEST, "$w' + \\epsilon'^*$"),
+    ]
+
+
+def maxima(found: list[Record]) -> dict[str, tuple[float, float]]:
+    """Region -> the maximum of the loss around w and around w'."""
+    by_place = {(line["region"], line["point"]): line["maximum"] for line in found}
+    return {region: (by_place[region, "w"], by_place[region, "w'"]) for region in REGIONS}
+
+
+def _sentences(found: list[Record]) -> str:
+    parts = [
+        f"{region} {at_w:.4f} around w and {at_other:.4f} around w'"
+        for region, (at_w, at_other) in maxima(found).items()
+    ]
+    return (
+        f"The maximum of the loss for rho = {found[0]['rho']:g} (loss at both points "
+        f"{found[0]['loss']:.4f}): {'; '.join(parts)}."
+    )
+
+
+def section(workdir: Path) -> list[Section]:
+    """The paragraph of the report, where there are lines."""
+    found = results.read_kind(workdir, KIND)
+    if not found:
+        return []
+    text = (
+        "The paper: rescaling w = (1, 1) to w' = (3, 1/3) leaves a ReLU network's loss as it is, "
+        "and changes the maximum of the loss in a sphere, but not in the cuboid and the ellipsoid "
+        f"that T_w shapes (eta = 0). Here it is the loss of section 6.1. {_sentences(found)} The "
+        f"maximizers are `asam_jax.maximizer`'s, {found[0]['steps']} steps; n = {len(found)} "
+        "regions."
+    )
+    title = "Figure 1: maximization regions"
+    return [figure_lines.section(title, text, found, PICTURE, partial(draw, found))]

@@ -1,0 +1,118 @@
+"""What Figure 2 compares for one network: its generalization gap and its sharpnesses."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import asam_jax
+from experiments import step as stepping
+from experiments.data import Dataset
+from experiments.spec import ModelSpec
+
+# Name -> (T_w, p). Sharpness is the adaptive one with T = 1.
+MEASURES = {
+    "sharpness_2": (asam_jax.identity(), 2.0),
+    "adaptive_2": (asam_jax.elementwise(), 2.0),
+    "sharpness_inf": (asam_jax.identity(), math.inf),
+    "adaptive_inf": (asam_jax.elementwise(), math.inf),
+}
+_EVALUATION_BATCH = 1000
+
+
+def sharpnesses(
+    spec: ModelSpec,
+    params: Any,
+    rest: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    rhos: tuple[float, ...],
+    *,
+    m: int,
+    train: bool,
+) -> dict[str, np.ndarray]:
+    """Each measure at each rho, over groups of m images; the remainder sits out.
+
+    The one-step sharpness of `asam_jax.sharpness`; here all measures and radii share a group's
+    gradient, which is most of the cost.
+    """
+    groups = len(labels) // m
+    totals = np.zeros((len(rhos), len(MEASURES)))
+    radii = [jnp.float32(rho) for rho in rhos]
+    for start in range(0, groups * m, m):
+        group = (images[start : start + m], labels[start : start + m])
+        base, units = _ascend(spec, params, rest, *group, train)
+        rises = [_rises(spec, params, rest, *group, train, base, units, rho) for rho in radii]
+        totals += jax.device_get(rises)
+    return dict(zip(MEASURES, totals.T / groups, strict=True))
+
+
+def _loss(spec, params, rest, images, labels, train) -> jax.Array:
+    return stepping.evaluate(spec, params, rest, images, labels, train=train)[0] / len(labels)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _ascend(spec, params, rest, images, labels, train) -> tuple[jax.Array, dict[str, Any]]:
+    """A group's loss and each measure's eps for rho = 1, to which eps is proportional."""
+    base, grads = jax.value_and_grad(lambda w: _loss(spec, w, rest, images, labels, train))(params)
+    units = {
+        name: asam_jax.perturbation(params, grads, rho=1.0, operator=operator, p=p)
+        for name, (operator, p) in MEASURES.items()
+    }
+    return base, units
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _rises(spec, params, rest, images, labels, train, base, units, rho) -> jax.Array:
+    """L(w + eps) - L(w) of a group for each measure; unrolled, since convolutions are slow in loops
+    on a CPU, and for one rho, since twelve make a program that takes minutes to compile."""
+    losses = [
+        _loss(
+            spec,
+            jax.tree.map(lambda w, e: w + rho * e, params, unit),
+            rest,
+            images,
+            labels,
+            train,
+        )
+        for unit in units.values()
+    ]
+    return jnp.stack(losses) - base
+
+
+def losses(spec: ModelSpec, params: Any, rest: Any, dataset: Dataset) -> dict[str, float]:
+    """Mean loss and accuracy over training and test images, and the gap between the losses.
+
+    In evaluation mode and without augmentation.
+    """
+    train_loss, train_accuracy = _mean(
+        spec, params, rest, dataset.train_images, dataset.train_labels
+    )
+    test_loss, test_accuracy = _mean(spec, params, rest, dataset.test_images, dataset.test_labels)
+    return {
+        "train_loss": train_loss,
+        "test_loss": test_loss,
+        "gap": test_loss - train_loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+    }
+
+
+_evaluate = jax.jit(stepping.evaluate, static_argnums=0)
+
+
+def _mean(spec, params, rest, images, labels) -> tuple[float, float]:
+    count = len(labels)
+    size = min(count, _EVALUATION_BATCH)
+    missing = -count % size
+    images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+    labels = np.pad(labels, (0, missing), constant_values=-1)
+    parts = [
+        _evaluate(spec, params, rest, images[start : start + size], labels[start : start + size])
+        for start in range(0, count, size)
+    ]
+    loss, correct = np.sum(jax.device_get(parts), axis=0)
+    return float(loss) / count, 100 * float(correct) / count
