@@ -1,4 +1,4 @@
-"""The commands that make the paper's figures, `figure1` to `figure4`, and `landscape`."""
+"""The commands that make the paper's figures, `figure1` and `figure3`."""
 
 import typer
 
