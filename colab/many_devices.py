@@ -187,9 +187,9 @@ for label, losses, color in [
 ]:
     axis.plot(np.abs(losses - losses_of_one) + 1e-8, color=color, label=label)
 axis.set_yscale("log")
-axis.set(xlabel="step", ylabel="difference in the loss", ylim=(1e-8, 1))
+axis.set(xlabel="step", ylabel="difference in the loss", ylim=(1e-8, 100))
 axis.set_title(f"ASAM on {DEVICES} devices against one", fontsize=11)
-axis.legend()
+axis.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
