@@ -1,4 +1,8 @@
-"""Orbax checkpoints of one run (or of the seeds of one program), the last two kept."""
+"""Orbax checkpoints of one run (or of the seeds of one program), the last two kept.
+
+Several processes share the folder: each writes what its devices hold, and all of them save, restore
+and remove together.
+"""
 
 import shutil
 import time
@@ -10,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from experiments import processes
 from experiments.spec import TrainState
 
 KEPT = 2
@@ -40,32 +45,35 @@ class Checkpoints:
 
     def restore(self, like: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
         """The newest whole checkpoint, shaped as `like`; a damaged one is named and removed."""
-        if not self._folder.exists():
+        if not processes.from_leader(self._folder.exists):
             return None
         manager = self._open()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(like))
         for step in sorted(manager.all_steps(), reverse=True):
+            args = ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()
+            )
+            restored, flaw = None, "in another process"
             try:
-                restored = manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()
-                    ),
-                )
-                return step, _trainable(restored["state"], like), restored["history"]
+                restored = manager.restore(step, args=args)
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                warnings.warn(
-                    f"the checkpoint {self._folder / str(step)} is damaged "
-                    f"({type(error).__name__}); falling back to the one before it.",
-                    stacklevel=2,
-                )
-                manager.delete(step)
+                flaw = type(error).__name__
+            if processes.in_all(restored is not None):
+                assert restored is not None
+                return step, _trainable(restored["state"], like), restored["history"]
+            warnings.warn(
+                f"the checkpoint {self._folder / str(step)} is damaged ({flaw}); "
+                "falling back to the one before it.",
+                stacklevel=2,
+            )
+            manager.delete(step)
         return None
 
     def remove(self) -> None:
         """Deletes all of them: their run is finished."""
         self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if processes.leads():
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
         if self._manager is not None:

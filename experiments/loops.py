@@ -1,8 +1,9 @@
-"""Two ways to run the same step: a host loop for the CPU, scan and vmap for accelerators.
+"""Ways to run the same step: a host loop for the CPU, scan and vmap for accelerators.
 
 On the CPU, XLA runs a convolution inside scan some 20 to 45 times slower than outside, and vmap
-over models turns convolutions into slow grouped ones; an accelerator gains from both. Either loop
-yields after a number of steps with the state so far, and the caller saves, stops or goes on.
+over models turns convolutions into slow grouped ones; an accelerator gains from both. Several
+devices have a loop of their own, `sharded`. Every loop yields after a number of steps with the
+state so far, and the caller saves, stops or goes on.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import numpy as np
 from experiments import step as stepping
 from experiments.config import ConfigError
 from experiments.data import Dataset
+from experiments.sharded import ShardedLoop
 from experiments.spec import Hyper, StepSpec, TrainState
 
 EVALUATION_BATCH = 1000
@@ -98,14 +100,19 @@ class ScanLoop:
 
 
 def make_loop(name: str, spec: StepSpec, dataset: Dataset, hyper: Hyper, seeds: list[int]):
-    """The loop of that name ('host' or 'scan')."""
-    return {"host": HostLoop, "scan": ScanLoop}[name](spec, dataset, hyper, seeds)
+    """The loop of that name ('host', 'scan' or 'sharded')."""
+    kinds = {"host": HostLoop, "scan": ScanLoop, "sharded": ShardedLoop}
+    return kinds[name](spec, dataset, hyper, seeds)
 
 
-def resolve(name: str) -> str:
-    """'auto' is the host loop on the CPU and scan elsewhere."""
+def resolve(name: str, devices: int = 1) -> str:
+    """'auto' is sharded on several devices, else the host loop on the CPU and scan elsewhere."""
     if name not in ("auto", "host", "scan"):
         raise ConfigError(f"unknown loop {name!r}; the known ones are: auto, host, scan.")
+    if devices > 1:
+        if name != "auto":
+            raise ConfigError(f"loop={name!r} runs on one device, not on {devices}; leave it out.")
+        return "sharded"
     if name != "auto":
         return name
     return "host" if jax.default_backend() == "cpu" else "scan"

@@ -37,6 +37,25 @@ Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, to compute in.")]
 Noise = Annotated[
     str | None, typer.Option(help="Levels of label noise such as 0,0.4; else all of the table's.")
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(min=1, help="Devices that share a batch; 1, or all there are if --distributed."),
+]
+Perturb = Annotated[
+    str | None,
+    typer.Option(help="all: one eps for the whole batch. device: each device its own."),
+]
+BatchNorm = Annotated[
+    str | None, typer.Option(help="averaged: the whole batch's statistics. device: each its own.")
+]
+Distributed = Annotated[
+    bool, typer.Option("--distributed", help="This is one of several processes; see docs.")
+]
+Coordinator = Annotated[
+    str | None, typer.Option(help="HOST:PORT of process 0; TPU and SLURM are detected.")
+]
+NumProcesses = Annotated[int | None, typer.Option(min=1, help="How many processes there are.")]
+ProcessId = Annotated[int | None, typer.Option(min=0, help="Which of them this is, from 0.")]
 Names = Annotated[str | None, typer.Option(help="Some only, by name, with commas between.")]
 
 WORKDIR = Path("runs")

@@ -13,12 +13,13 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """Counts gradients of all the runs of a command."""
+    """Counts gradients of all the runs of a command; says nothing where `quiet`."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, *, quiet: bool = False):
         self._bar = tqdm(
-            total=total, unit="grad", disable=not sys.stderr.isatty(), dynamic_ncols=True
+            total=total, unit="grad", disable=quiet or not sys.stderr.isatty(), dynamic_ncols=True
         )
+        self._quiet = quiet
         self._total, self._count, self._started = total, 0, time.monotonic()
         self._last_line = self._started
 
@@ -38,7 +39,8 @@ class Progress:
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         self._last_line = time.monotonic()
-        self._bar.write(text, file=sys.stderr)
+        if not self._quiet:
+            self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

@@ -1,5 +1,6 @@
 """Runs a list of configurations in a workdir: skips the finished, groups seeds, writes results."""
 
+import contextlib
 import dataclasses
 import shutil
 import sys
@@ -7,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments import data, estimate, loops, provenance, results, weights
+import jax
+
+from experiments import data, estimate, loops, processes, provenance, results, weights
 from experiments.checkpoint import Checkpoints
 from experiments.config import RunConfig
 from experiments.data import Dataset
@@ -44,23 +47,28 @@ def run_all(
 
     With `announce` the plan and its estimated time are printed before the first run starts.
     """
-    loop_name = loops.resolve(options.loop)
+    loop_name = loops.resolve(options.loop, max(config.devices for config in configs))
     stop = StopRequest(options.time_limit)
-    with workdir_lock(options.workdir), stop.catching_signals():
-        datasets = {name: data.load(name, options.data_dir) for name in _unique(configs)}
+    with contextlib.ExitStack() as stack, stop.catching_signals():
+        lock = workdir_lock(options.workdir)
+        processes.from_leader(lambda: stack.enter_context(lock))
+        datasets = processes.all_succeed(
+            lambda: {name: data.load(name, options.data_dir) for name in _unique(configs)}
+        )
         for config in configs:
             data.prepare(datasets[config.dataset], config)  # refuse a bad one before the first run
         ids = [config.run_id(datasets[config.dataset].fingerprint) for config in configs]
-        finished = _finished(options)
-        _forget_checkpoints(options.checkpoints, finished)
+        processes.check_same("what they run", ids)
+        finished = processes.from_leader(lambda: _finished(options))
         todo = {i: c for i, c in zip(ids, configs, strict=True) if i not in finished}
-        if len(todo) < len(set(ids)):
+        if len(todo) < len(set(ids)) and processes.leads():
             print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
         if announce and todo:
             plan = estimate.describe(list(todo.values()), datasets, list(finished.values()))
             print(plan, flush=True)
-        groups = [[c] for c in todo.values()] if loop_name == "host" else _by_seed(todo.values())
-        progress = Progress(sum(estimate.gradients(c, datasets[c.dataset]) for c in todo.values()))
+        groups = _by_seed(todo.values()) if loop_name == "scan" else [[c] for c in todo.values()]
+        total = sum(estimate.gradients(c, datasets[c.dataset]) for c in todo.values())
+        progress = Progress(total, quiet=not processes.leads())
         try:
             for group in groups:
                 dataset = datasets[group[0].dataset]
@@ -99,21 +107,26 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
             "train_images": len(prepared.train_labels),
             "test_images": len(prepared.test_labels),
             "loop": loop_name,
+            "processes": jax.process_count(),
             "command": provenance.command(),
             "versions": provenance.versions(),
             "device": provenance.device(),
         }
-        results.append(options.workdir, records[run_id])
+        if processes.leads():
+            results.append(options.workdir, records[run_id])
         progress.say(sentence(records[run_id]))
     checkpoints.remove()
     return records
 
 
 def _finished(options: Options) -> dict[str, dict[str, Any]]:
+    """The result lines in the workdir by run; nothing else of those runs is kept."""
     records, problems = results.read(options.workdir, options.kind)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
-    return {record["run_id"]: record for record in records}
+    finished = {record["run_id"]: record for record in records}
+    _forget_checkpoints(options.checkpoints, finished)
+    return finished
 
 
 def _unique(configs: list[RunConfig]) -> list[str]:

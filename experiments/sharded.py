@@ -6,6 +6,7 @@ whose statistics BatchNorm uses, are the configuration's `perturb` and `batch_no
 depend on how many devices there are, not on how many processes they belong to.
 """
 
+import functools
 from collections.abc import Iterator
 from functools import partial
 
@@ -34,12 +35,6 @@ class ShardedLoop:
         self.spec, self.seed = spec, np.uint32(seeds[0])
         self.hyper = self._replicate(hyper)
         share = len(dataset.train_labels) // spec.devices
-        if share < spec.local_batch:
-            raise ConfigError(
-                f"batch_size={spec.batch_size} on {spec.devices} devices needs "
-                f"{spec.local_batch} images each, and each has {share}; use a smaller --batch-size."
-            )
-        self.share = share
         self.train = self._cut(dataset.train_images, share), self._cut(dataset.train_labels, share)
         self.test = self._test_chunks(dataset)
         self.steps_per_epoch = share // spec.local_batch
@@ -47,11 +42,11 @@ class ShardedLoop:
 
     def init(self) -> TrainState:
         """Drawn by every process alike, then laid on the devices."""
-        return self._replicate(jax.jit(stepping.init, static_argnums=0)(self.spec.model, self.seed))
+        return self._replicate(_init(self.spec.model, self.seed))
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """As HostLoop.epoch."""
-        order = self._order(self.seed, np.int32(epoch))
+        order = self.order(epoch)
         previous = None
         for _ in range(start, self.steps_per_epoch):
             state, loss = self._step(state, order, *self.train, self.hyper)
@@ -59,6 +54,10 @@ class ShardedLoop:
                 previous.block_until_ready()
             previous = loss
             yield state, 1
+
+    def order(self, epoch: int) -> jax.Array:
+        """Each device's order of its own images in an epoch, one device after the other."""
+        return self._order(self.seed, np.int32(epoch))
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """As HostLoop.evaluate."""
@@ -107,6 +106,10 @@ def make_mesh(devices: int) -> Mesh:
     return Mesh(np.array(jax.devices()[:devices]), (AXIS,))
 
 
+_init = jax.jit(stepping.init, static_argnums=0)
+
+
+@functools.lru_cache
 def _compiled(spec: StepSpec, mesh: Mesh, share: int):
     """The step, an epoch's order and the evaluation, mapped over the devices."""
     mapped = partial(jax.shard_map, mesh=mesh)

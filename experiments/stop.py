@@ -33,7 +33,11 @@ class StopRequest:
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:
         """Turns the first SIGTERM or SIGINT into a request; a second one acts as usual."""
-        previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        # A handler that was not installed from Python reads as None.
+        previous = {
+            number: signal.getsignal(number) or signal.SIG_DFL
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
 
         def remember(number, frame):
             self._signal = number

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import loops
+from experiments import loops, processes
 from experiments.checkpoint import Checkpoints
 from experiments.config import GRADIENTS_PER_STEP, RunConfig
 from experiments.data import Dataset
@@ -57,8 +57,8 @@ def train(
         for state, taken in loop.epoch(state, epoch, step - epoch * per_epoch):  # noqa: B020
             step += taken
             progress.update(taken * cost)
-            pending = stop.pending
-            if pending or checkpoints.due():
+            pending, due = processes.agree(step, stop.pending, checkpoints.due())
+            if pending or due:
                 checkpoints.save(step, state, stored_history())
             if pending:
                 raise pending

@@ -1,0 +1,169 @@
+"""The loop over several devices against one device that sees the same cut batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import asam_jax
+from experiments import config, data, loops, models
+from experiments.models.small import Cnn
+from experiments.spec import AXIS, hyper_of, spec_of
+from tests.cli import call, lines
+
+DEVICES, BATCH, STEPS = 4, 32, 3
+
+
+@pytest.fixture(autouse=True)
+def flax_promotes():
+    """Flax and optax mix Python numbers and arrays of several dtypes."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def small_cnn(monkeypatch):
+    """One convolution with BatchNorm."""
+    monkeypatch.setattr(Cnn, "widths", (4,))
+
+
+def made_for(model, method="asam", **values):
+    made = config.make(
+        "digits",
+        method,
+        model=model,
+        epochs=1,
+        subset=BATCH * STEPS,
+        batch_size=BATCH,
+        momentum=0.0,
+        weight_decay=0.0,
+        devices=DEVICES,
+        **values,
+    )
+    dataset = data.prepare(data.load("digits"), made)
+    return made, dataset, spec_of(made, dataset)
+
+
+def batches(loop, dataset):
+    """(step, device, image): what each device sees, images cut by device as they are stored."""
+    share = len(dataset.train_labels) // DEVICES
+    order = np.asarray(loop.order(0)).reshape(DEVICES, STEPS, BATCH // DEVICES)
+    index = (order + share * np.arange(DEVICES)[:, None, None]).transpose(1, 0, 2)
+    assert sorted(index.ravel()) == list(range(BATCH * STEPS))
+    images = dataset.train_images[index].astype(np.float32)
+    scaled = (images / 255 - np.float32(dataset.mean)) / np.float32(dataset.std)
+    return scaled, dataset.train_labels[index]
+
+
+def reference(made, dataset, spec, state, images, labels):
+    """The same steps by one device: a stack of parameters, one for each group of images.
+
+    Losses are differentiated after they are added, so that a BatchNorm over all groups needs no
+    collective's gradient.
+    """
+    shape = dict(num_classes=10, image_shape=(8, 8, 1), dtype=jnp.float32)
+    model = nnx.eval_shape(lambda: models.create(made.model, rngs=nnx.Rngs(0), **shape))
+    model.set_attributes(norm_axis=spec.model.norm_axis, raise_if_not_found=False)
+    graphdef = nnx.split(model, nnx.Param, ...)[0]
+
+    def group_loss(params, rest, x, y):
+        network = nnx.merge(graphdef, params, rest, copy=True)
+        scores = network(x)
+        loss = optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+        right = (scores.argmax(-1) == y).sum()
+        return loss, (nnx.split(network, nnx.Param, ...)[2], right)
+
+    def summed(stack, rest, x, y):
+        losses, aux = jax.vmap(group_loss, (0, None, 0, 0), axis_name=AXIS)(stack, rest, x, y)
+        return losses.sum(), (losses.mean(), *aux)
+
+    def eps_of(params, grads):
+        return asam_jax.perturbation(params, grads, rho=made.rho)
+
+    @jax.jit
+    def one(params, old_rest, x, y, lr):
+        stack = jax.tree.map(lambda w: jnp.stack([w] * DEVICES), params)
+        grads, (loss, rest, right) = jax.grad(summed, has_aux=True)(stack, old_rest, x, y)
+        if made.method == "asam":
+            if made.perturb == "all":
+                grads = jax.tree.map(lambda g: jnp.stack([g.mean(0)] * DEVICES), grads)
+            eps = jax.vmap(eps_of)(stack, grads)
+            ascended = jax.tree.map(jnp.add, stack, eps)
+            grads, _ = jax.grad(summed, has_aux=True)(ascended, old_rest, x, y)
+        params = jax.tree.map(lambda w, g: w - lr * g.mean(0), params, grads)
+        return params, jax.tree.map(lambda s: s.mean(0), rest), loss, right.sum()
+
+    params, rest, loss_sum, right_sum = state.params, state.rest, 0.0, 0
+    for step in range(STEPS):
+        lr = 0.1 * 0.5 * (1 + np.cos(np.pi * step / STEPS))
+        params, rest, loss, right = one(params, rest, images[step], labels[step], np.float32(lr))
+        loss_sum, right_sum = loss_sum + loss, right_sum + right
+    return params, rest, loss_sum, right_sum
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "values"),
+    [
+        ("cnn", "sgd", dict(batch_norm="device")),
+        ("cnn", "asam", dict(perturb="all", batch_norm="averaged")),
+        ("cnn", "asam", dict(perturb="all", batch_norm="device")),
+        ("cnn", "asam", dict(perturb="device", batch_norm="averaged")),
+        ("cnn", "asam", dict(perturb="device", batch_norm="device")),
+    ],
+)
+def test_one_device_with_the_same_cut_batches(small_cnn, model, method, values):
+    made, dataset, spec = made_for(model, method, **values)
+    loop = loops.make_loop("sharded", spec, dataset, hyper_of(made, STEPS), [3])
+    first = jax.device_get(loop.init())
+    expected = reference(made, dataset, spec, first, *batches(loop, dataset))
+    state = loop.init()
+    for state, _ in loop.epoch(state, 0, 0):  # noqa: B007, B020
+        pass
+    got = (state.params, state.rest, state.loss_sum, state.correct_sum)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2", "--batch-size", "64"]
+
+
+def test_the_command_line(tmp_path):
+    values = ["--devices", 2, "--perturb", "device", "--workdir", tmp_path]
+    stopped = call(*SMALL, *values, "--time-limit", "0.01")
+    assert stopped.returncode == 0 and "with a checkpoint" in stopped.stderr
+    again = call(*SMALL, *values)
+    assert again.returncode == 0, again.stderr
+    whole = call(*SMALL, *values[:-1], tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    (record,), (expected,) = lines(tmp_path), lines(tmp_path / "whole")
+    assert record["params_sha256"] == expected["params_sha256"]
+    names = ("devices", "perturb", "batch_norm", "loop", "processes")
+    assert [record[name] for name in names] == [2, "device", "averaged", "sharded", 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--devices", 5], "batch_size=64 is not a multiple of the 5 devices"),
+        (["--devices", 64], "devices=64 is more than the 8 that JAX sees"),
+        (
+            ["--devices", 2, "--perturb", "group"],
+            "unknown perturb 'group'",
+        ),
+        (["--devices", 2, "--batch-norm", "none"], "unknown batch_norm 'none'"),
+        (["--devices", 2, "--loop", "scan"], "loop='scan' runs on one device, not on 2"),
+        (["--perturb", "device"], "perturb='device' means nothing on one device"),
+        (["--process-id", 0], "process_id mean nothing to a process that is alone"),
+        (["--distributed", "--process-id", 0], "process_id belong together; give all three"),
+        (
+            ["--distributed", "--coordinator", "a:1", "--num-processes", 2, "--process-id", 2],
+            "process_id=2 is not below num_processes=2",
+        ),
+    ],
+)
+def test_what_the_command_line_refuses(tmp_path, arguments, message):
+    done = call(*SMALL, "--workdir", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and message in done.stderr
