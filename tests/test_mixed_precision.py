@@ -1,0 +1,123 @@
+"""Low precision: computing in it, storing parameters in it, and float16 with a loss scale.
+
+Tolerances are relative to a leaf's largest entry: bfloat16 keeps 8 bits and float16 11, so one
+rounding costs 2^-9 and 2^-12, and a gradient through three layers some ten of them.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import many
+import numpy as np
+import optax
+import oracle
+import pytest
+
+import asam_jax
+
+WHOLE = [np.arange(many.BATCH)]
+BFLOAT16, FLOAT16 = 10 * 2.0**-9, 10 * 2.0**-12
+LR, SCALE = 0.1, 2.0**10
+
+
+def computed_in(dtype, params, x, y):
+    """The loss with every operation in `dtype`, returned in float32."""
+    cast = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)  # noqa: E731
+    return many.loss(jnp, cast(params), *cast((x, y))).astype(jnp.float32)
+
+
+def as_float64(tree):
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+
+
+def test_float32_parameters_with_bfloat16_compute():
+    params, x, y = many.problem()
+    step = asam_jax.value_and_grad(functools.partial(computed_in, jnp.bfloat16), rho=many.RHO)
+    value, grads = jax.jit(step)(params, x, y)
+    expected_value, expected = many.reference(params, x, y, WHOLE)
+    assert {g.dtype for g in grads.values()} == {jnp.dtype("float32")}
+    assert float(value) == pytest.approx(expected_value, rel=BFLOAT16)
+    many.close(grads, expected, tolerance=BFLOAT16)
+
+
+def test_bfloat16_parameters():
+    """eps and updates are bfloat16; the norm is not, so that eps is right to one rounding."""
+    params, x, y = many.problem()
+    stored = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), params)
+    grads = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), many.gradient(params, x, y))
+    eps = asam_jax.perturbation(stored, grads, rho=many.RHO)
+    assert {e.dtype for e in eps.values()} == {jnp.dtype("bfloat16")}
+    expected = oracle.perturbation(as_float64(stored), as_float64(grads), rho=many.RHO)
+    for name, array in as_float64(eps).items():
+        np.testing.assert_allclose(array, expected[name], rtol=2.0**-8)
+
+    tx = asam_jax.asam(optax.sgd(LR), many.RHO)
+    grad_fn = jax.grad(lambda w: computed_in(jnp.bfloat16, w, x, y))
+    updates, _ = tx.update(grad_fn(stored), tx.init(stored), stored, grad_fn=grad_fn)
+    assert {u.dtype for u in updates.values()} == {jnp.dtype("bfloat16")}
+    _, ascended = many.reference(as_float64(stored), x, y, WHOLE)
+    many.close(as_float64(updates), {n: -LR * g for n, g in ascended.items()}, 2 * BFLOAT16)
+
+
+def scaled_gradient(x, y, scale):
+    """The gradient in float16 of the loss times `scale`, as float32."""
+    return jax.grad(lambda w: computed_in(jnp.float16, w, x * 0.25, y * 0.25) * scale)
+
+
+def test_eps_does_not_depend_on_the_loss_scale():
+    """A power of two scales every float16 gradient exactly, and eps divides it out."""
+    params, x, y = many.problem()
+    eps = [
+        asam_jax.perturbation(params, scaled_gradient(x, y, scale)(params), rho=many.RHO)
+        for scale in (1.0, SCALE)
+    ]
+    many.close(eps[1], eps[0], tolerance=2.0**-16)
+
+
+def test_unscaling_behind_the_link_gives_the_unscaled_update():
+    """Both passes are scaled, and one division after them serves."""
+    params, x, y = many.problem()
+    tx = optax.chain(asam_jax.sharpness_aware(many.RHO), optax.scale(1 / SCALE), optax.sgd(LR))
+
+    @jax.jit
+    def update(params):
+        grad_fn = scaled_gradient(x, y, SCALE)
+        return tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)[0]
+
+    _, grads = many.reference(params, x * 0.25, y * 0.25, WHOLE)
+    many.close(update(params), {n: -LR * g for n, g in grads.items()}, FLOAT16)
+
+
+def test_a_loss_scale_saves_gradients_that_float16_would_flush():
+    """Gradients near 1e-7 lose their digits in float16; scaled, eps and the update are right."""
+    params, x, y = many.problem()
+    tiny = 2.0**-22
+
+    def grad_fn_at(scale):
+        def low(w):
+            wide = many.loss(jnp, {n: w[n].astype(jnp.float16) for n in w}, *cut)
+            return wide * jnp.float16(tiny * scale)
+
+        cut = jnp.asarray(x * 0.25, jnp.float16), jnp.asarray(y * 0.25, jnp.float16)
+        return jax.grad(lambda w: low(w).astype(jnp.float32))
+
+    exact = many.gradient(params, x * 0.25, y * 0.25)
+    expected = oracle.perturbation(params, exact, rho=many.RHO)
+    scaled = asam_jax.perturbation(params, grad_fn_at(2.0**20)(params), rho=many.RHO)
+    many.close(scaled, expected, FLOAT16)
+    flushed = asam_jax.perturbation(params, grad_fn_at(1.0)(params), rho=many.RHO)
+    with pytest.raises(AssertionError):
+        many.close(flushed, expected, FLOAT16)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_an_overflow_comes_out_where_a_loss_scale_is_watched(dtype):
+    """apply_if_finite behind the link skips the step and counts it."""
+    params, x, y = many.problem()
+    stored = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
+    tx = optax.chain(asam_jax.sharpness_aware(many.RHO), optax.apply_if_finite(optax.sgd(LR), 5))
+    grad_fn = jax.grad(lambda w: computed_in(dtype, w, x, y) * jnp.float32(jnp.inf))
+    updates, state = tx.update(grad_fn(stored), tx.init(stored), stored, grad_fn=grad_fn)
+    assert not any(u.any() for u in updates.values())
+    assert int(optax.tree.get(state, "total_notfinite")) == 1
