@@ -47,7 +47,7 @@ def run_all(
 
     With `announce` the plan and its estimated time are printed before the first run starts.
     """
-    loop_name = loops.resolve(options.loop, max(config.devices for config in configs))
+    loop_name = loops.resolve(options.loop, max((c.devices for c in configs), default=1))
     stop = StopRequest(options.time_limit)
     with contextlib.ExitStack() as stack, stop.catching_signals():
         lock = workdir_lock(options.workdir)
