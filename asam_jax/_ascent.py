@@ -16,6 +16,9 @@ from asam_jax._perturbation import perturbation
 # Steps without a new best loss after which the ascent goes back to the best point.
 _PATIENCE = 4
 
+# What a fall of the loss leaves of the stride. Halving it freezes some ascents too early.
+_SHRINK = 0.7
+
 
 class Region(NamedTuple):
     """The region ||T_w^-1 eps||_p <= rho, T_w as a tree of scales."""
@@ -54,14 +57,14 @@ def _move(
     """One step towards the maximizer of the loss's linearisation.
 
     A convex combination of two points of the region lies in the region, for every p, so that
-    nothing has to be projected. The stride, at first the whole way, is halved after each fall of
+    nothing has to be projected. The stride, at first the whole way, shrinks after each fall of
     the loss; the ascent goes on from the lower point, since it may lead out of a local maximum.
     """
     better = loss > state.best
     best_eps = _where(better, state.eps, state.best_eps)
     best_grads = _where(better, grads, state.best_grads)
     best = jnp.maximum(loss, state.best)  # a NaN stays
-    stride = jnp.where(loss < state.previous, 0.5 * state.stride, state.stride)
+    stride = jnp.where(loss < state.previous, _SHRINK * state.stride, state.stride)
     idle = jnp.where(better, 0, state.idle + 1)
 
     back = idle >= _PATIENCE

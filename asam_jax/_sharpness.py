@@ -102,10 +102,10 @@ def sharpness(
 
     With more, the ascent goes on in the coordinates T_w^-1 eps, where the region is a plain
     p-ball: each step moves towards the maximizer of the linearisation at the current point, all
-    the way at first and half as far after each fall of the loss, and after four steps without a
-    new best goes back to the best point. So it never leaves the region, and it is as invariant
-    to rescaling as the region is. `restarts` further ascents start at random corners of the
-    region. The best loss met counts: never less than the one-step value or 0, nor for more
+    the way at first and 0.7 times as far after each fall of the loss, and after four steps
+    without a new best goes back to the best point. So it never leaves the region, and it is as
+    invariant to rescaling as the region is. `restarts` further ascents start at random corners
+    of the region. The best loss met counts: never less than the one-step value or 0, nor for more
     steps or restarts, up to rounding.
 
     The batch may be a whole data set, as NumPy arrays of which one group at a time goes to the

@@ -58,12 +58,3 @@ def apgd(value_and_grad, start, rho, p, steps):
         mixed = u + MOMENTUM * (z - u) + (1 - MOMENTUM) * (u - previous)
         previous, u = u, project(mixed, rho, p)
     return best
-
-
-def with_restarts(value_and_grad, size, rho, p, steps, restarts, seed=0):
-    """The best of one ascent from 0 and `restarts` from random points of the ball's border."""
-    rng = np.random.default_rng(seed)
-    starts = [np.zeros(size)]
-    for _ in range(restarts):
-        starts.append(rho * direction(rng.normal(size=size), p))
-    return max(apgd(value_and_grad, start, rho, p, steps) for start in starts)

@@ -1,50 +1,145 @@
-"""Theorem 1: rescaled hidden ReLU units move plain sharpness, not the loss nor the adaptive one."""
+"""Theorem 1: rescalings that leave the network's function alone leave adaptive sharpness alone.
 
+With eta = 0, in float64, to 1e-8; plain sharpness moves.
+"""
+
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import asam_jax
 
-X = np.random.default_rng(0).normal(size=(8, 3))
+ALL = asam_jax.elementwise(0.0, adapt=asam_jax.all_leaves)
+FILTERS = asam_jax.filterwise(0.0, adapt=asam_jax.all_leaves)
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
+IMAGES = RNG.normal(size=(4, 5, 5, 2))
+HIDDEN = (5, 3)
+exponents = st.lists(st.floats(-1.5, 1.5), min_size=8, max_size=8)
 
 
-def loss(w, x):
-    return jnp.mean((jnp.maximum(x @ w["first"], 0) @ w["second"] - 1) ** 2)
+def relu_net():
+    """Two hidden layers; a positive factor on a hidden unit's inputs leaves by its outputs."""
+    rng = np.random.default_rng(1)
+    sizes = (4, *HIDDEN, 2)
+    return {
+        f"dense{i}": {"kernel": rng.normal(size=(a, b)), "bias": 0.3 * rng.normal(size=b)}
+        for i, (a, b) in enumerate(itertools.pairwise(sizes))
+    }
 
 
-@pytest.mark.parametrize("p", [2.0, math.inf])
-@pytest.mark.parametrize("steps", [1, 4])
+def relu_loss(w, batch):
+    x, y = batch
+    for i in range(3):
+        x = x @ w[f"dense{i}"]["kernel"] + w[f"dense{i}"]["bias"][None]
+        x = jax.nn.relu(x) if i < 2 else x
+    return jnp.mean(jnp.square(x - y))
+
+
+def rescale_units(w, factors):
+    incoming = (np.ones(4), factors[:5], factors[5:], np.ones(2))
+    return {
+        name: {
+            "kernel": layer["kernel"] * after / before[:, None],
+            "bias": layer["bias"] * after,
+        }
+        for (name, layer), before, after in zip(w.items(), incoming, incoming[1:], strict=False)
+    }
+
+
+def conv_net():
+    """Two convolutions without bias, each before a BatchNorm (without its epsilon)."""
+    rng = np.random.default_rng(2)
+    return {
+        "conv0": {"kernel": rng.normal(size=(2, 2, 2, 5))},
+        "norm0": {"scale": 1 + 0.3 * rng.normal(size=5), "bias": 0.3 * rng.normal(size=5)},
+        "conv1": {"kernel": rng.normal(size=(2, 2, 5, 3))},
+        "norm1": {"scale": 1 + 0.3 * rng.normal(size=3), "bias": 0.3 * rng.normal(size=3)},
+    }
+
+
+def conv_loss(w, batch):
+    x = batch
+    for i in range(2):
+        x = jax.lax.conv_general_dilated(
+            x, w[f"conv{i}"]["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        mean = jnp.mean(x, (0, 1, 2), keepdims=True)
+        normal = (x - mean) / jnp.std(x, (0, 1, 2), keepdims=True)
+        scale, bias = w[f"norm{i}"]["scale"], w[f"norm{i}"]["bias"]
+        x = jnp.tanh(normal * scale[None, None, None] + bias[None, None, None])
+    return jnp.mean(jnp.square(jnp.mean(x, (1, 2)) - 0.3))
+
+
+def rescale_filters(w, factors):
+    return {
+        **w,
+        "conv0": {"kernel": w["conv0"]["kernel"] * factors[:5]},
+        "conv1": {"kernel": w["conv1"]["kernel"] * factors[5:]},
+    }
+
+
+NETS = {
+    "relu": (relu_loss, relu_net(), (X, Y), rescale_units),
+    "conv": (conv_loss, conv_net(), IMAGES, rescale_filters),
+}
+CASES = [("relu", ALL), ("conv", ALL), ("conv", FILTERS)]
+
+
+def measures(loss, w, batch, operator):
+    """Every measure of the library that is built on T_w."""
+    shared = {"rho": 0.2, "operator": operator}
+    found = {
+        f"p={p}, {steps} steps": asam_jax.sharpness(
+            loss, w, batch, p=p, steps=steps, restarts=1, **shared
+        )
+        for p in (2, math.inf)
+        for steps in (1, 6)
+    }
+    found["groups"] = asam_jax.sharpness(loss, w, batch, m=2, **shared)
+    found["average"] = asam_jax.average_sharpness(
+        loss, w, batch, sigma=0.1, key=jax.random.key(3), samples=4, operator=operator
+    )
+    return {name: float(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize(("net", "operator"), CASES, ids=["relu", "conv", "filters"])
 @settings(max_examples=10)
-@given(seed=st.integers(0, 1000), factors=st.lists(st.floats(0.1, 10), min_size=4, max_size=4))
-def test_rescaled_units(p, steps, seed, factors):
+@given(log_factors=exponents)
+def test_adaptive_sharpness_is_invariant(net, operator, log_factors):
+    loss, w, batch, rescale = NETS[net]
+    other = rescale(w, np.exp(log_factors))
     with jax.enable_x64(True):
-        rng = np.random.default_rng(seed)
-        a = np.array(factors)
-        w = {"first": rng.normal(size=(3, 4)), "second": rng.normal(size=(4,))}
-        scaled = {"first": w["first"] * a[None], "second": w["second"] / a}
-        np.testing.assert_allclose(loss(scaled, X), loss(w, X), rtol=1e-12)
-
-        def measure(w, operator):
-            return float(
-                asam_jax.sharpness(loss, w, X, rho=0.1, operator=operator, p=p, steps=steps)
-            )
-
-        adaptive = asam_jax.elementwise(0.0)
-        np.testing.assert_allclose(measure(scaled, adaptive), measure(w, adaptive), rtol=1e-8)
+        assert float(loss(other, batch)) == pytest.approx(float(loss(w, batch)), rel=1e-8)
+        expected = measures(loss, w, batch, operator)
+        assert measures(loss, other, batch, operator) == pytest.approx(expected, rel=1e-8)
+        assert min(abs(value) for value in expected.values()) > 1e-5
 
 
-def test_plain_sharpness_moves(x64):
-    rng = np.random.default_rng(0)
-    w = {"first": rng.normal(size=(3, 4)), "second": rng.normal(size=(4,))}
-    scaled = {"first": 5 * w["first"], "second": w["second"] / 5}
-    plain = [
-        float(asam_jax.sharpness(loss, v, X, rho=0.1, operator=asam_jax.identity()))
-        for v in (w, scaled)
-    ]
-    assert abs(plain[0] - plain[1]) > 0.1 * abs(plain[0])
+@pytest.mark.parametrize("net", NETS)
+@settings(max_examples=10)
+@given(log_factors=exponents)
+def test_plain_sharpness_moves(net, log_factors):
+    assume(max(map(abs, log_factors)) > 0.3)
+    loss, w, batch, rescale = NETS[net]
+    with jax.enable_x64(True):
+        expected = measures(loss, w, batch, asam_jax.identity())
+        moved = measures(loss, rescale(w, np.exp(log_factors)), batch, asam_jax.identity())
+    for name, value in expected.items():
+        assert abs(moved[name] - value) > 1e-4 * abs(value), name
+
+
+def test_a_positive_eta_and_an_unscaled_bias_break_the_invariance(x64):
+    loss, w, batch, rescale = NETS["relu"]
+    other = rescale(w, np.exp(np.linspace(-1, 1, 8)))
+    for operator in (asam_jax.elementwise(0.1, adapt=asam_jax.all_leaves), asam_jax.elementwise(0)):
+        values = [
+            asam_jax.sharpness(loss, v, batch, rho=0.2, operator=operator) for v in (w, other)
+        ]
+        assert abs(values[1] / values[0] - 1) > 1e-3
