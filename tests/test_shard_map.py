@@ -83,10 +83,8 @@ def test_the_choice_matters():
         assert np.abs(a["kernel"] - b["kernel"]).max() > 1e-2 * np.abs(b["kernel"]).max()
 
 
-def test_a_gradient_that_shard_map_has_summed_serves_one_eps_for_all():
-    """At replicated parameters it is the sum over devices, and eps does not see its size."""
-    params, x, y = many.problem()
-    link = asam_jax.sharpness_aware(many.RHO, axis_name="data", perturb_axis_name="data")
+def mapped_over_data(link):
+    """A step that hands the link a gradient at replicated parameters, on eight devices."""
 
     def step(params, x, y):
         grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
@@ -98,25 +96,21 @@ def test_a_gradient_that_shard_map_has_summed_serves_one_eps_for_all():
         in_specs=(P(), P("data"), P("data")),
         out_specs=P(),
     )
-    many.close(jax.jit(mapped)(params, x, y), many.reference(params, x, y, ALL)[1])
+    return jax.jit(mapped)
+
+
+def test_a_gradient_that_shard_map_has_summed_serves_one_eps_for_all():
+    """At replicated parameters it is the sum over devices, and eps does not see its size."""
+    params, x, y = many.problem()
+    link = asam_jax.sharpness_aware(many.RHO, axis_name="data", perturb_axis_name="data")
+    many.close(mapped_over_data(link)(params, x, y), many.reference(params, x, y, ALL)[1])
 
 
 def test_such_a_gradient_is_refused_where_each_device_has_its_own():
     params, x, y = many.problem()
     link = asam_jax.sharpness_aware(many.RHO, axis_name="data")
-
-    def step(params, x, y):
-        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
-        return link.update(grad_fn(params), link.init(params), params, grad_fn=grad_fn)[0]
-
-    mapped = jax.shard_map(
-        step,
-        mesh=many.mesh((8,), ("data",)),
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=P(),
-    )
     with pytest.raises(ValueError, match=r"updates\['bias'\] is the same on all devices"):
-        jax.jit(mapped)(params, x, y)
+        mapped_over_data(link)(params, x, y)
 
 
 def test_aux_is_each_devices_own():
