@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments import forms, provenance, results, torch_step
+from experiments import cpu, forms, provenance, results, torch_step
 from experiments.forms import Form
 from experiments.tables import markdown
 
@@ -22,7 +22,9 @@ class Timed:
 
     def __init__(self, form: Form):
         self.form = form
-        self.compiled = jax.jit(form.step, donate_argnums=0).lower(form.state).compile()
+        options = cpu.compiler_options(forms.IMAGE_SHAPE)  # those of training
+        lowered = jax.jit(form.step, donate_argnums=0).lower(form.state)
+        self.compiled = lowered.compile(options)
         self.state = form.state
         self.seconds: list[float] = []
 

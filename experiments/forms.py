@@ -19,6 +19,7 @@ from experiments import augment, models
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 RHO_SAM, RHO_ASAM = 0.05, 0.5
+IMAGE_SHAPE = (32, 32, 3)
 
 Step = Callable[[Any], Any]
 
@@ -45,14 +46,14 @@ def problem(model: str, batch_size: int, dtype: str) -> Problem:
     network = models.create(
         model,
         num_classes=10,
-        image_shape=(32, 32, 3),
+        image_shape=IMAGE_SHAPE,
         rngs=nnx.Rngs(0),
         dtype=jnp.dtype(dtype),
     )
     network.train()
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(batch_size, 32, 32, 3)), dtype)
+    images = jnp.asarray(rng.normal(size=(batch_size, *IMAGE_SHAPE)), dtype)
     labels = jnp.asarray(rng.integers(10, size=batch_size))
 
     def loss(params, rest):
@@ -131,7 +132,7 @@ def input_pipeline(batch_size: int) -> Form:
     """A batch picked from images on the device, augmented and normalised, as training does it."""
     count = 10_000
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.integers(256, size=(count, 32, 32, 3), dtype=np.uint8))
+    images = jnp.asarray(rng.integers(256, size=(count, *IMAGE_SHAPE), dtype=np.uint8))
     order = jnp.asarray(rng.permutation(count), jnp.int32)
 
     def step(state):
@@ -143,7 +144,7 @@ def input_pipeline(batch_size: int) -> Form:
         batch = augment.normalize(augmented, (0.5,) * 3, (0.25,) * 3, jnp.dtype("float32"))
         return images, order, number + 1, batch
 
-    batch = jnp.zeros((batch_size, 32, 32, 3), jnp.float32)
+    batch = jnp.zeros((batch_size, *IMAGE_SHAPE), jnp.float32)
     return Form("input and augmentation", (images, order, jnp.int32(0), batch), step)
 
 

@@ -6,13 +6,14 @@ devices have a loop of their own, `sharded`. Every loop yields after a number of
 state so far, and the caller saves, stops or goes on.
 """
 
+import functools
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import cpu
 from experiments import step as stepping
 from experiments.config import ConfigError
 from experiments.data import Dataset
@@ -31,6 +32,7 @@ class HostLoop:
         if len(seeds) != 1:
             raise ConfigError("the host loop trains one seed at a time; use --loop scan for more.")
         self.spec, self.hyper, self.seed = spec, hyper, jnp.uint32(seeds[0])
+        self._step = _jitted_step(spec.model.image_shape)
         self.train = (jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
         self.test = [
             (jnp.asarray(images), jnp.asarray(labels))
@@ -47,7 +49,7 @@ class HostLoop:
         order = _order(self.spec, self.seed, jnp.int32(epoch), len(labels))
         previous = None
         for _ in range(start, self.steps_per_epoch):
-            state, loss = _step(self.spec, state, order, images, labels, self.hyper)
+            state, loss = self._step(self.spec, state, order, images, labels, self.hyper)
             if previous is not None:
                 previous.block_until_ready()
             previous = loss
@@ -57,7 +59,7 @@ class HostLoop:
         """A step on the first epoch's order, to see how long one takes."""
         images, labels = self.train
         order = _order(self.spec, self.seed, jnp.int32(0), len(labels))
-        return _step(self.spec, state, order, images, labels, self.hyper)[0]
+        return self._step(self.spec, state, order, images, labels, self.hyper)[0]
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """Loss summed over the test set and number right, one entry for each seed."""
@@ -132,16 +134,25 @@ def _chunks(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 # One compilation for each spec; seeds, rho, learning rate and epochs are arguments.
 _init = jax.jit(stepping.init, static_argnums=0)
 _order = jax.jit(stepping.epoch_order, static_argnums=(0, 3))
-_step = jax.jit(stepping.train_step, static_argnums=0, donate_argnums=1)
 _evaluate = jax.jit(stepping.evaluate, static_argnums=0)
 
 
-@partial(jax.jit, static_argnums=0)
+@functools.cache
+def _jitted_step(image_shape: tuple[int, int, int]):
+    return jax.jit(
+        stepping.train_step,
+        static_argnums=0,
+        donate_argnums=1,
+        compiler_options=cpu.compiler_options(image_shape),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _init_seeds(spec, seeds):
-    return jax.vmap(partial(stepping.init, spec))(seeds)
+    return jax.vmap(functools.partial(stepping.init, spec))(seeds)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1, static_argnames="steps")
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1, static_argnames="steps")
 def _scan_epoch(spec, state, seeds, epoch, images, labels, hyper, *, steps):
     def one_seed(state, seed):
         order = stepping.epoch_order(spec, seed, epoch, len(labels))
@@ -154,7 +165,7 @@ def _scan_epoch(spec, state, seeds, epoch, images, labels, hyper, *, steps):
     return jax.vmap(one_seed)(state, seeds)
 
 
-@partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _evaluate_seeds(spec, params, rest, images, labels):
     def one_seed(params, rest):
         def chunk(c):

@@ -55,7 +55,7 @@ def versions() -> dict[str, str]:
 
 def _torch() -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] (optional)
     except ImportError as error:
         raise ConfigError(
             "--torch needs PyTorch, which is not installed; run pip install torch, or leave "

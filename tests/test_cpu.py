@@ -1,0 +1,61 @@
+"""The options under which XLA compiles a step for the CPU."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import cpu
+
+CIFAR = (32, 32, 3)
+
+
+@pytest.fixture
+def kernel_gradient():
+    """Of a 3x3 convolution without padding: a function, its arguments, and its value by loops.
+
+    Smaller ones do not go to the slow library in the first place.
+    """
+    rng = np.random.default_rng(0)
+    images, cotangent = rng.normal(size=(128, 32, 32, 16)), rng.normal(size=(128, 30, 30, 16))
+    expected = np.zeros((3, 3, 16, 16))
+    for row in range(3):
+        for column in range(3):
+            window = images[:, row : row + 30, column : column + 30]
+            expected[row, column] = window.reshape(-1, 16).T @ cotangent.reshape(-1, 16)
+
+    def gradient(images, cotangent):
+        def convolve(kernel):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(
+                images, kernel, (1, 1), "VALID", dimension_numbers=numbers
+            )
+
+        return jax.vjp(convolve, jnp.zeros((3, 3, 16, 16)))[1](cotangent)[0]
+
+    arguments = (jnp.asarray(images, jnp.float32), jnp.asarray(cotangent, jnp.float32))
+    return gradient, arguments, expected
+
+
+def test_no_convolution_goes_to_the_slow_library(kernel_gradient):
+    gradient, arguments, expected = kernel_gradient
+    compiled = (
+        jax.jit(gradient, compiler_options=cpu.compiler_options(CIFAR)).lower(*arguments).compile()
+    )
+    computations = compiled.as_text().split("\n\n")
+    (entry,) = [part for part in computations if re.search(r"^ENTRY", part, re.MULTILINE)]
+    assert " convolution(" in entry and "ynn_fusion" not in entry
+    np.testing.assert_allclose(compiled(*arguments), expected, rtol=1e-4, atol=1e-2)
+
+
+def test_small_images_and_an_xla_without_the_option_get_its_defaults(monkeypatch):
+    assert cpu.compiler_options(CIFAR)
+    assert cpu.compiler_options((8, 8, 1)) is None
+    monkeypatch.setattr(cpu, "_OPTION", "xla_cpu_of_some_other_version")
+    cpu._option_is_known.cache_clear()
+    try:
+        assert cpu.compiler_options(CIFAR) is None
+    finally:
+        cpu._option_is_known.cache_clear()
