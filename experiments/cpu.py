@@ -17,7 +17,7 @@ _WITHOUT_CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_
 _SMALLEST_IMAGE = 16
 
 
-def compiler_options(image_shape: tuple[int, int, int]) -> dict[str, str] | None:
+def compiler_options(image_shape: tuple[int, int, int]) -> dict[str, str | bool] | None:
     """For `jax.jit`: the options for images of (height, width, channels).
 
     None, XLA's own choice, for small images, on an accelerator, and where this XLA no longer knows

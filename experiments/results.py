@@ -13,17 +13,24 @@ from typing import Any
 import numpy as np
 
 RESULTS_NAME = "results.jsonl"
+RUN = "run"  # the kind of a line that names none
 _REQUIRED = ("run_id", "dataset", "model", "method", "test_accuracy_final", "test_accuracy_max")
 
 
+def name_of(kind: str) -> str:
+    """The file that holds the lines of a kind."""
+    return RESULTS_NAME if kind == RUN else f"{kind}.jsonl"
+
+
 def append(workdir: Path, record: dict[str, Any]) -> None:
-    """Adds one run's line and waits until it is on the disk.
+    """Adds one line to the file of its kind and waits until it is on the disk.
 
     A broken last line, left by a process killed while it wrote, stays where it is: the new line
     starts on a line of its own.
     """
     line = json.dumps(strict(record), allow_nan=False) + "\n"
-    with (workdir / RESULTS_NAME).open("a+b") as file:
+    path = workdir / name_of(record.get("kind", RUN))
+    with path.open("a+b") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -42,15 +49,15 @@ def replace(workdir: Path, records: list[dict[str, Any]], name: str) -> None:
     new.replace(workdir / name)
 
 
-def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """All runs below a folder, and a sentence for each line that is not a whole result line.
+def read(folder: Path, kind: str = RUN) -> tuple[list[dict[str, Any]], list[str]]:
+    """All runs of one kind below a folder, and a sentence for each line that is not a whole one.
 
     A run that was finished twice (in two folders, say) counts once: the first found is kept.
     """
     records, problems = _lines(folder)
     runs: dict[str, dict[str, Any]] = {}
     for where, record in records:
-        if record.get("kind", "run") != "run":
+        if record.get("kind", RUN) != kind:
             continue
         if all(name in record for name in _REQUIRED):
             runs.setdefault(record["run_id"], record)

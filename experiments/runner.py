@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments import data, estimate, loops, processes, provenance, results
+from experiments import data, estimate, loops, processes, provenance, results, weights
 from experiments.checkpoint import Checkpoints
 from experiments.config import RunConfig
 from experiments.data import Dataset
@@ -29,10 +29,15 @@ class Options:
     time_limit: float | None = None
     checkpoint_seconds: float = 60.0
     loop: str = "auto"
+    # Runs that belong to a figure have result lines, and a file, of their own kind.
+    kind: str = results.RUN
+    # Epochs between two that leave their weights in the workdir; the last does, too. None: none.
+    keep_every: int | None = None
 
     @property
     def checkpoints(self) -> Path:
-        return self.workdir / "checkpoints"
+        folder = self.workdir / "checkpoints"
+        return folder if self.kind == results.RUN else folder / self.kind
 
 
 def run_all(
@@ -78,6 +83,9 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
     ids = [config.run_id(dataset.fingerprint) for config in group]
     prepared = data.prepare(dataset, group[0])
     checkpoints = Checkpoints(options.checkpoints / "-".join(ids), options.checkpoint_seconds)
+    keep = None
+    if options.keep_every is not None:
+        keep = weights.Keeper(options.workdir, ids, options.keep_every, group[0].epochs)
     summaries = train(
         group,
         prepared,
@@ -85,10 +93,12 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
         checkpoints=checkpoints,
         progress=progress,
         stop=stop,
+        keep=keep,
     )
     records = {}
     for config, run_id, summary in zip(group, ids, summaries, strict=True):
         records[run_id] = {
+            "kind": options.kind,
             "run_id": run_id,
             **config.as_json(),
             **summary,
@@ -111,7 +121,7 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
 
 def _finished(options: Options) -> dict[str, dict[str, Any]]:
     """The result lines in the workdir by run; nothing else of those runs is kept."""
-    records, problems = results.read(options.workdir)
+    records, problems = results.read(options.workdir, options.kind)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     finished = {record["run_id"]: record for record in records}

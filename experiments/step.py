@@ -81,9 +81,14 @@ def train_step(
     return new_state, loss
 
 
-def evaluate(spec: ModelSpec, params, rest, images, labels) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count."""
-    model = nnx.merge(_graphdef(spec, train=False), params, rest)
+def evaluate(
+    spec: ModelSpec, params, rest, images, labels, *, train: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count.
+
+    With `train` BatchNorm normalises by these images' own statistics, which nobody keeps.
+    """
+    model = nnx.merge(_graphdef(spec, train=train), params, rest, copy=True)
     inputs = augment.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
     logits = model(inputs).astype(jnp.float32)
     losses = _cross_entropy(logits, jnp.maximum(labels, 0), jnp.float32(0))

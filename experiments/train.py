@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,10 +25,12 @@ def train(
     checkpoints: Checkpoints,
     progress: Progress,
     stop: StopRequest,
+    keep: Callable[[int, TrainState], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Runs `configs`, which differ in their seeds alone, and returns what each came to.
 
-    `dataset` is the prepared one: with label noise, cut to its subset.
+    `dataset` is the prepared one: with label noise, cut to its subset. `keep` is called after each
+    epoch with the number of finished epochs and the state; after a resumption perhaps again.
 
     Raises:
       Stopped: `stop` asked for it; a checkpoint is written first.
@@ -60,6 +63,8 @@ def train(
             if pending:
                 raise pending
         history.append(_epoch_record(loop, state, dataset, per_epoch * config.batch_size))
+        if keep is not None:
+            keep(epoch + 1, state)
     seconds = stored_history()["seconds"]
     return [_summary(state, history, index, seconds, len(seeds)) for index in range(len(seeds))]
 

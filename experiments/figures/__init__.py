@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from experiments.figures import figure1, figure3
+from experiments.figures import figure1, figure2, figure3, figure4, landscape
 from experiments.summaries import Section
 
 
 def sections(workdir: Path) -> list[Section]:
     """A part of the report for each figure that there are lines for."""
-    return [part for figure in (figure1, figure3) for part in figure.section(workdir)]
+    figures = (figure1, figure2, figure3, figure4, landscape)
+    return [part for figure in figures for part in figure.section(workdir)]

@@ -86,7 +86,7 @@ def run(workdir: Path) -> None:
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print("\n".join(_sentence(line) for line in found))
-    print(f"Result lines: {workdir / f'{KIND}.jsonl'}; picture: {workdir / PICTURE}")
+    print(f"Result lines: {workdir / results.name_of(KIND)}; picture: {workdir / PICTURE}")
 
 
 def draw(found: list[Record], path: Path) -> None:

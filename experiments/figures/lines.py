@@ -26,7 +26,7 @@ def write(workdir: Path, kind: str, records: list[Record]) -> list[Record]:
     """Writes all lines of a figure anew."""
     lines = [stamped(kind, record) for record in records]
     with workdir_lock(workdir):
-        results.replace(workdir, lines, f"{kind}.jsonl")
+        results.replace(workdir, lines, results.name_of(kind))
     return lines
 
 

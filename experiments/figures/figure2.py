@@ -1,0 +1,180 @@
+"""Figure 2: does sharpness, or adaptive sharpness, tell the generalization gap?
+
+Networks of different gaps come from nine weight decays and twenty moments of each training, as in
+Appendix B. A test set with the training set's share of wrong labels makes both losses estimates of
+the same thing, so that their difference is the gap.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments import config, data, results, runner, weights
+from experiments.config import ConfigError, RunConfig
+from experiments.figures import figure2_picture, gap
+from experiments.figures import lines as figure_lines
+from experiments.figures.figure2_statistics import PAPER_RHOS, sentences
+from experiments.figures.lines import Record
+from experiments.figures.whole import Whole
+from experiments.lock import workdir_lock
+from experiments.spec import spec_of
+from experiments.summaries import Section
+
+KIND, RUNS, PICTURE = "figure2", "figure2_run", "figure2.png"
+CHECKPOINTS = 20  # of each training
+WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
+# What differs on the digits: fewer steps, so a stronger decay; noise, without which there is no
+# gap worth plotting; and larger radii, too.
+DIGITS = dict(epochs=100, batch_size=64, label_noise=0.4)
+DIGITS_WEIGHT_DECAYS = tuple(round(10 * decay, 6) for decay in WEIGHT_DECAYS)
+MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
+CIFAR = dict(epochs=200, batch_size=256, label_noise=0.0)
+MODES = ("evaluation", "training")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measuring:
+    """How sharpness is measured: over groups of m of the first `images` training images."""
+
+    images: int
+    m: int = 8
+    batch_norm: str = "evaluation"  # by running statistics; "training": by those of each group
+
+    def check(self, configs: list[RunConfig]) -> None:
+        """Raises ConfigError for values that cannot be measured with."""
+        if self.batch_norm not in MODES:
+            raise ConfigError(
+                f"unknown batch_norm {self.batch_norm!r}; the known ones are: {', '.join(MODES)}."
+            )
+        if not 1 <= self.m <= self.images:
+            raise ConfigError(
+                f"m={self.m} must be at least 1 and at most the {self.images} images that "
+                "sharpness is measured on; choose a smaller --m or more --images."
+            )
+        if configs[0].epochs < CHECKPOINTS:
+            raise ConfigError(
+                f"epochs={configs[0].epochs} is too few for {CHECKPOINTS} checkpoints; ask for "
+                f"{CHECKPOINTS} or more."
+            )
+
+
+def plan(
+    dataset: str,
+    model: str | None,
+    method: str,
+    *,
+    epochs: int | None,
+    label_noise: float | None,
+    **values: Any,
+) -> list[RunConfig]:
+    """A run of each weight decay; None for the data set's default."""
+    small = dataset == "digits"
+    shared: dict[str, Any] = dict(DIGITS if small else CIFAR)
+    if epochs is not None:
+        shared["epochs"] = epochs
+    if label_noise is not None:
+        shared["label_noise"] = label_noise
+    return [
+        config.make(
+            dataset,
+            method,
+            model=model if small or model else "wrn16_8",
+            weight_decay=decay,
+            **shared,
+            **values,
+        )
+        for decay in (DIGITS_WEIGHT_DECAYS if small else WEIGHT_DECAYS)
+    ]
+
+
+def run(configs: list[RunConfig], measuring: Measuring, options: runner.Options) -> None:
+    """Trains, measures each network that has no line yet, draws."""
+    measuring.check(configs)
+    every = configs[0].epochs // CHECKPOINTS
+    options = dataclasses.replace(options, kind=RUNS, keep_every=every)
+    runner.run_all(configs, options, announce=True)
+    with workdir_lock(options.workdir):
+        found = _measure(configs, measuring, every, options)
+    figure2_picture.draw(found, options.workdir / PICTURE)
+    print(sentences(found))
+    print(f"Result lines: {options.workdir / results.name_of(KIND)}; picture beside it.")
+
+
+def _measure(configs, measuring: Measuring, every: int, options: runner.Options) -> list[Record]:
+    """The line of each checkpoint; those that are there already stay."""
+    workdir, how = options.workdir, dataclasses.asdict(measuring)
+    known = {_place(line): line for line in results.read_kind(workdir, KIND)}
+    original, found = data.load(configs[0].dataset, options.data_dir), []
+    for one in configs:
+        run_id = one.run_id(original.fingerprint)
+        places = [(run_id, epoch, *how.values()) for epoch in range(every, one.epochs + 1, every)]
+        missing = [place for place in places if place not in known]
+        if missing:
+            print(f"Measuring weight decay {one.weight_decay:g}.", flush=True)
+        network = _Network(one, original, measuring) if missing else None
+        for place in missing:
+            assert network is not None
+            path = weights.path_of(workdir, run_id, place[1])
+            line = {"run_id": run_id, "epoch": place[1], **how, **network.measure(path)}
+            line |= {"dataset_fingerprint": original.fingerprint, "run": one.as_json()}
+            known[place] = figure_lines.stamped(KIND, line)
+            results.append(workdir, known[place])
+        found += [known[place] for place in places]
+    return found
+
+
+def _place(line: Record) -> tuple:
+    return (line["run_id"], line["epoch"], line["images"], line["m"], line["batch_norm"])
+
+
+class _Network:
+    """Measures the checkpoints of one run."""
+
+    def __init__(self, one: RunConfig, original: data.Dataset, measuring: Measuring):
+        prepared = data.prepare(original, one)
+        # Another seed, so that the test set's noise is not the training set's.
+        test_labels = data.symmetric_noise(
+            prepared.test_labels, one.label_noise, prepared.num_classes, one.noise_seed + 1
+        )
+        self._spec, self._measuring = spec_of(one, prepared).model, measuring
+        self._train = Whole(prepared.train_images, prepared.train_labels)
+        self._test = Whole(prepared.test_images, test_labels)
+        self._groups = (
+            prepared.train_images[: measuring.images],
+            prepared.train_labels[: measuring.images],
+        )
+        self._rhos = PAPER_RHOS + (MORE_RHOS if one.dataset == "digits" else ())
+
+    def measure(self, path: Path) -> Record:
+        params, rest = weights.load(path, self._spec)
+        sharpness = gap.sharpnesses(
+            self._spec,
+            params,
+            rest,
+            *self._groups,
+            self._rhos,
+            m=self._measuring.m,
+            train=self._measuring.batch_norm == "training",
+        )
+        losses = gap.losses(self._spec, params, rest, self._train, self._test)
+        return {
+            **{name: round(value, 5) for name, value in losses.items()},
+            "rhos": list(self._rhos),
+            **{name: [float(f"{x:.5g}") for x in rises] for name, rises in sharpness.items()},
+        }
+
+
+def section(workdir: Path) -> list[Section]:
+    """The paragraph and the table of the report for each experiment that there are lines for."""
+    rows: dict[tuple, list[Record]] = {}
+    for line in results.read_kind(workdir, KIND):
+        made_by = line["run"]
+        key = (made_by["dataset"], made_by["model"], line["batch_norm"], made_by["epochs"])
+        rows.setdefault(key, []).append(line)
+    made = []
+    for key, found in rows.items():
+        picture = PICTURE if len(rows) == 1 else "_".join(["figure2", *map(str, key)]) + ".png"
+        title = f"Figure 2: sharpness and the generalization gap, {key[0]}, {key[1]}"
+        draw = figure2_picture.drawing(found)
+        made.append(figure_lines.section(title, sentences(found), found, picture, draw))
+    return made

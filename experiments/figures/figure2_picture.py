@@ -1,0 +1,56 @@
+"""The picture of Figure 2: the gap over each sharpness, a point for each network."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import LogNorm
+
+from experiments import style
+from experiments.figures.figure2_statistics import gaps, grids, score, values
+from experiments.figures.gap import MEASURES
+from experiments.figures.lines import Record
+
+TITLES = {
+    "sharpness_2": "sharpness, $p = 2$",
+    "adaptive_2": "adaptive, $p = 2$",
+    "sharpness_inf": "sharpness, $p = \\infty$",
+    "adaptive_inf": "adaptive, $p = \\infty$",
+}
+
+
+def draw(lines: list[Record], path: Path) -> None:
+    """Four panels, each at its measure's best rho; colours tell the weight decays."""
+    canvas, panels = style.panels(2, 2, (5.6, 5.8))
+    decays = np.array([line["run"]["weight_decay"] for line in lines])
+    norm = LogNorm(decays.min(), decays.max() if np.ptp(decays) else decays.min() * 10)
+    rhos = list(grids(lines).values())[-1]
+    drawn = None
+    for panel, measure in zip(panels, MEASURES, strict=True):
+        found = score(lines, measure, rhos)
+        drawn = panel.scatter(
+            values(lines, measure, found.rho),
+            gaps(lines),
+            c=decays,
+            norm=norm,
+            cmap=colormaps["cividis"],
+            s=12,
+            linewidths=0,
+        )
+        panel.set_title(
+            f"{TITLES[measure]}\n$R$ = {found.r:.2f}, $\\tau$ = {found.tau:.2f}", fontsize=10
+        )
+        panel.set_xlabel(f"rise of loss (nats), $\\rho$ = {found.rho:g}")
+    for panel in panels[::2]:
+        panel.set_ylabel("generalization\ngap (nats)")
+    if drawn is not None:
+        bar = canvas.colorbar(drawn, ax=panels, location="bottom", shrink=0.8, aspect=40)
+        bar.set_label("weight decay")
+    style.save(canvas, path)
+
+
+def drawing(lines: list[Record]) -> Callable[[Path], None]:
+    """`draw` of these lines, for the report."""
+    return partial(draw, lines)
