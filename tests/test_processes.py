@@ -1,0 +1,141 @@
+"""Two real processes with four devices each do what one with eight does."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import config, data, loops
+from experiments.checkpoint import Checkpoints
+from experiments.processes import STEPS_BETWEEN_TALKS
+from experiments.spec import hyper_of, spec_of
+from tests.cli import call, lines
+
+EPOCHS, SUBSET, BATCH = 4, 256, 64  # 16 steps
+RUN = ["train", "--model", "mlp", "--perturb", "device", "--epochs", EPOCHS]
+RUN += ["--subset", SUBSET, "--batch-size", BATCH]
+# The last digits of a metric are rounded, so two equal to 1e-5 can differ by one there.
+DIGIT = 1e-4
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def two_processes(workdir, *arguments, own=((), ())):
+    """Exit code, output and errors of each; `own` are the arguments of one alone."""
+    address = f"localhost:{free_port()}"
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-m", "experiments", *RUN, "--workdir", workdir, "--distributed"]
+    command += ["--coordinator", address, "--num-processes", 2, *arguments]
+    started = [
+        subprocess.Popen(
+            [str(word) for word in (*command, "--process-id", number, *own[number])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        for number in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(p.returncode, *output) for p, output in zip(started, outputs, strict=True)]
+
+
+def one_process(steps):
+    """The loop on eight devices of this process, and its state after so many steps."""
+    made = config.make(
+        "digits",
+        "asam",
+        model="mlp",
+        perturb="device",
+        epochs=EPOCHS,
+        subset=SUBSET,
+        batch_size=BATCH,
+        devices=8,
+    )
+    dataset = data.prepare(data.load("digits"), made)
+    per_epoch = SUBSET // BATCH
+    hyper = hyper_of(made, EPOCHS * per_epoch)
+    loop = loops.make_loop("sharded", spec_of(made, dataset), dataset, hyper, [0])
+    state = loop.init()
+    for step in range(steps):
+        state, _ = next(loop.epoch(state, step // per_epoch, step % per_epoch))
+    return loop, state
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Two processes that one of them stopped, with a checkpoint that both wrote."""
+    workdir = tmp_path_factory.mktemp("two")
+    done = two_processes(workdir, own=((), ("--time-limit", "0.01")))
+    assert [code for code, _, _ in done] == [0, 0], done
+    return workdir, done
+
+
+def test_one_that_stops_stops_both_with_a_checkpoint(stopped):
+    workdir, ((_, _, first), (_, _, second)) = stopped
+    assert "Stopped by process 1, with a checkpoint" in first
+    assert "Stopped by time limit of 0.01 s, with a checkpoint" in second
+    assert not (workdir / "results.jsonl").exists()
+
+
+def test_the_state_equals_that_of_one_process(stopped):
+    """Restored from the two processes' checkpoint by one process, onto its own eight devices."""
+    workdir, _ = stopped
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        loop, expected = one_process(STEPS_BETWEEN_TALKS)
+        (folder,) = (workdir / "checkpoints").iterdir()
+        checkpoints = Checkpoints(folder, 60.0)
+        found = checkpoints.restore(loop.init())
+        checkpoints.close()
+    assert found is not None and found[0] == STEPS_BETWEEN_TALKS
+    for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(expected), strict=True):
+        assert a.sharding == b.sharding
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_they_go_on_and_the_first_writes_the_line(stopped, tmp_path):
+    workdir, _ = stopped
+    (code0, out0, err0), (code1, out1, err1) = two_processes(workdir)
+    assert (code0, code1) == (0, 0), (err0, err1)
+    (record,) = lines(workdir)
+    assert (record["devices"], record["processes"], record["loop"]) == (8, 2, "sharded")
+    assert "digits mlp asam seed 0" in out0 and "digits" not in out1 + err1
+    assert not any((workdir / "checkpoints").iterdir())
+
+    whole = call(*RUN, "--devices", 8, "--workdir", tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    (expected,) = lines(tmp_path)
+    assert record["run_id"] == expected["run_id"] and expected["processes"] == 1
+    for name, values in expected["metrics"].items():
+        np.testing.assert_allclose(record["metrics"][name], values, rtol=1e-5, atol=1.5 * DIGIT)
+
+
+@pytest.mark.parametrize(
+    ("own", "messages"),
+    [
+        (((), ("--seed", 1)), ["the processes differ in what they run"] * 2),
+        (
+            ((), ("--dataset", "cifar10", "--data-dir", "/nowhere")),
+            ["process 1 could not go on", "/nowhere"],
+        ),
+        ((("--batch-size", 60), ("--batch-size", 60)), ["batch_size=60 is not a multiple"] * 2),
+    ],
+    ids=["other options", "data that one lacks", "batch"],
+)
+def test_what_one_cannot_do_ends_both(tmp_path, own, messages):
+    for (code, _, err), message in zip(two_processes(tmp_path, own=own), messages, strict=True):
+        assert code == 2, err
+        assert f"error: {message}" in err or message in err
+        assert "Traceback" not in err
