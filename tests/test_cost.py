@@ -1,0 +1,34 @@
+"""What a step of exact ASAM costs at ResNet-20 and batch 128, as XLA counts it."""
+
+import jax
+import pytest
+
+from experiments import forms
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The whole training steps, compiled and never run."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        made = {
+            form.name: form for form in forms.all_forms(forms.problem("resnet20", 128, "float32"))
+        }
+        return {
+            name: jax.jit(made[name].step, donate_argnums=0).lower(made[name].state).compile()
+            for name in ("SGD", "ASAM, element-wise")
+        }
+
+
+def ratio(compiled, cost):
+    return cost(compiled["ASAM, element-wise"]) / cost(compiled["SGD"])
+
+
+def test_two_gradients_and_nothing_else(compiled):
+    """One gradient's FLOPs are 1 - 6e-5 of SGD's, so that what eps costs shows, too."""
+    assert 1.99 < ratio(compiled, lambda program: program.cost_analysis()["flops"]) <= 2.01
+
+
+def test_temporary_memory_is_that_of_one_gradient(compiled):
+    """To two decimals: how XLA packs the two passes moves the third."""
+    found = ratio(compiled, lambda program: program.memory_analysis().temp_size_in_bytes)
+    assert round(found, 2) <= 1.02
