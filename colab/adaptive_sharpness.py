@@ -126,7 +126,7 @@ assert all(np.allclose(same[0], other, rtol=1e-3, atol=1e-3) for other in same)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
 for axis, (title, region) in zip(axes, MEASURES.items(), strict=True):
-    for name, color in [("SGD", "tab:gray"), ("SAM", "tab:blue"), ("ASAM", "tab:red")]:
+    for name, color in [("SGD", "#6e6e6e"), ("SAM", "#d55e00"), ("ASAM", "#0072b2")]:
         values = [measure(rescale(networks[name], a), **region) for a in factors]
         axis.plot(factors, values, "o-", color=color, label=f"trained by {name}")
     axis.set_xscale("log", base=2)

@@ -138,7 +138,7 @@ runs = {
     "SAM, rho = 0.05": sam[sam_rhos.index(0.05)],
     "ASAM, rho = 0.5": asam[asam_rhos.index(0.5)],
 }
-colors = ["tab:gray", "tab:blue", "tab:red"]
+colors = ["#6e6e6e", "#d55e00", "#0072b2"]
 figure, axis = plt.subplots(figsize=(6, 3.6))
 for (name, curves), color in zip(runs.items(), colors, strict=True):
     axis.plot(np.arange(1, EPOCHS + 1), curves.T, color=color, label=[name, None])
@@ -160,14 +160,14 @@ plt.show()
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
 for axis, name, rhos, curves, color in [
-    (axes[0], "SAM", sam_rhos, sam, "tab:blue"),
-    (axes[1], "ASAM", asam_rhos, asam, "tab:red"),
+    (axes[0], "SAM", sam_rhos, sam, "#d55e00"),
+    (axes[1], "ASAM", asam_rhos, asam, "#0072b2"),
 ]:
     final = curves[:, :, -1]
     places = np.arange(len(rhos))
     axis.plot(places, final.mean(1), "o-", color=color)
     axis.plot(places, final, ".", color=color, alpha=0.5)
-    axis.axhline(sam[0, :, -1].mean(), color="tab:gray", linestyle="--", label="SGD (mean)")
+    axis.axhline(sam[0, :, -1].mean(), color="#6e6e6e", linestyle="--", label="SGD (mean)")
     axis.set_xticks(places, rhos)
     axis.set(xlabel="rho", title=name)
 axes[0].set_ylabel("test accuracy after the last epoch, %")

@@ -66,7 +66,7 @@ def trajectories(operator, rhos, starts):
 
 
 METHODS = {"SAM": asam_jax.identity(), "ASAM": asam_jax.elementwise()}
-COLORS = {"SGD": "tab:green", "SAM": "tab:blue", "ASAM": "tab:red"}
+COLORS = {"SGD": "#6e6e6e", "SAM": "#d55e00", "ASAM": "#0072b2"}
 
 
 def landscape(axis):

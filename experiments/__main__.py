@@ -156,6 +156,20 @@ def benchmark_step(
     benchmark.run(workdir, model, batch_size, dtype, repeats, torch)
 
 
+@benchmarks.command("sharpness")
+def benchmark_sharpness(
+    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet8",
+    images: Annotated[int, typer.Option(min=1, help="Images in the set.")] = 10_000,
+    m: Annotated[int, typer.Option(min=1, help="Images in a group; must divide the set.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 3,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints what one-step sharpness costs, relative to a gradient and a forward pass."""
+    from experiments import benchmark_sharpness
+
+    benchmark_sharpness.run(workdir, model, images, m, repeats)
+
+
 def _existing(workdir: Path) -> Path:
     from experiments.config import ConfigError
 

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import benchmark, curves, figures, paper, results
+from experiments import benchmark, benchmark_sharpness, curves, figures, paper, results
 from experiments.config import default_rho
 from experiments.summaries import (
     NOISE_FOOTNOTE,
@@ -97,4 +97,10 @@ def _benchmarks(workdir: Path) -> list[Section]:
             f"{benchmark.describe(records)}\n\n```bash\n{records[0]['command']}\n```",
         )
         for title, records in measured.items()
+    ] + [
+        Section(
+            f"Cost of sharpness: {record['model']}, m = {record['m']}",
+            f"{benchmark_sharpness.describe(record)}\n\n```bash\n{record['command']}\n```",
+        )
+        for record in results.read_kind(workdir, benchmark_sharpness.KIND)
     ]

@@ -5,7 +5,7 @@ import sys
 import jax
 import pytest
 
-from experiments import benchmark, torch_step
+from experiments import benchmark, benchmark_sharpness, torch_step
 from experiments.config import ConfigError
 
 
@@ -51,6 +51,14 @@ def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
     assert "mlp, batch 128, float32" in text and "| ASAM, filter-wise" in text
     assert "base update" not in text and "PyTorch" not in text
     assert "% of SGD's step." in text
+
+
+def test_sharpness_is_timed_beside_its_floor():
+    record = benchmark_sharpness.measure("mlp", 32, 8, repeats=1)
+    assert record["time_over_floor"] == pytest.approx(record["seconds"] / record["floor_seconds"])
+    assert "mlp on 32 images in groups of 8" in benchmark_sharpness.describe(record)
+    with pytest.raises(ConfigError, match="m=5 does not divide the 32 images"):
+        benchmark_sharpness.measure("mlp", 32, 5, repeats=1)
 
 
 def test_without_pytorch_the_error_says_what_to_do(monkeypatch):
