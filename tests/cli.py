@@ -3,12 +3,22 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from typing import NamedTuple
 from unittest import mock
 
 from experiments.__main__ import main
+
+# Processes that tests start share what they compile; half of a start is compilation.
+_CACHE = tempfile.TemporaryDirectory(prefix="asam_jax_compiled_")
+ENVIRONMENT = {
+    "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 class Done(NamedTuple):
@@ -41,6 +51,7 @@ def start(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | ENVIRONMENT,
     )
 
 

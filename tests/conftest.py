@@ -11,6 +11,9 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+# Two workers share the files; the long ones go first, so that neither waits for the other in the end.
+LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
+
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
 
@@ -27,3 +30,8 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts whole files; the order within a file stays."""
+    items.sort(key=lambda item: item.path.stem not in {f"test_{name}" for name in LONG})

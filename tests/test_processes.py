@@ -13,7 +13,7 @@ from experiments import config, data, loops
 from experiments.checkpoint import Checkpoints
 from experiments.processes import STEPS_BETWEEN_TALKS
 from experiments.spec import hyper_of, spec_of
-from tests.cli import call, lines
+from tests.cli import ENVIRONMENT, call, lines
 
 EPOCHS, SUBSET, BATCH = 4, 256, 64  # 16 steps
 RUN = ["train", "--model", "mlp", "--perturb", "device", "--epochs", EPOCHS]
@@ -31,7 +31,8 @@ def free_port():
 def two_processes(workdir, *arguments, own=((), ())):
     """Exit code, output and errors of each; `own` are the arguments of one alone."""
     address = f"localhost:{free_port()}"
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    env = os.environ | ENVIRONMENT
+    env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
     command = [sys.executable, "-m", "experiments", *RUN, "--workdir", workdir, "--distributed"]
     command += ["--coordinator", address, "--num-processes", 2, *arguments]
     started = [
@@ -127,12 +128,12 @@ def test_they_go_on_and_the_first_writes_the_line(stopped, tmp_path):
     [
         (((), ("--seed", 1)), ["the processes differ in what they run"] * 2),
         (
-            ((), ("--dataset", "cifar10", "--data-dir", "/nowhere")),
-            ["process 1 could not go on", "/nowhere"],
+            (("--workdir", "/dev/null/runs"), ()),
+            ["workdir '/dev/null/runs' cannot be written"] * 2,
         ),
         ((("--batch-size", 60), ("--batch-size", 60)), ["batch_size=60 is not a multiple"] * 2),
     ],
-    ids=["other options", "data that one lacks", "batch"],
+    ids=["other options", "a workdir that one cannot write", "batch"],
 )
 def test_what_one_cannot_do_ends_both(tmp_path, own, messages):
     for (code, _, err), message in zip(two_processes(tmp_path, own=own), messages, strict=True):

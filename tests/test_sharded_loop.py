@@ -9,6 +9,7 @@ from flax import nnx
 
 import asam_jax
 from experiments import config, data, loops, models
+from experiments import step as stepping
 from experiments.models.small import Cnn
 from experiments.spec import AXIS, hyper_of, spec_of
 from tests.cli import call, lines
@@ -25,8 +26,16 @@ def flax_promotes():
 
 @pytest.fixture
 def small_cnn(monkeypatch):
-    """One convolution with BatchNorm."""
+    """One convolution with BatchNorm, under the name of the large one: no cache may mix them up."""
+
+    def forget():
+        stepping._graphdef.cache_clear()
+        jax.clear_caches()
+
+    forget()
     monkeypatch.setattr(Cnn, "widths", (4,))
+    yield
+    forget()
 
 
 def made_for(model, method="asam", **values):
