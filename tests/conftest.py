@@ -11,7 +11,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-# Two workers share the files; the long ones go first, so that neither waits for the other in the end.
+# Two workers share the files; the long ones go first, so that neither waits for the other at last.
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
