@@ -17,9 +17,8 @@ from flax import nnx
 from tqdm import tqdm
 
 import asam_jax
-from experiments import models, provenance, results
+from experiments import forms, provenance, results
 from experiments.config import ConfigError
-from experiments.forms import IMAGE_SHAPE
 
 KIND = "benchmark_sharpness"
 RHO = 0.5
@@ -69,14 +68,12 @@ def measure(model: str, images: int, m: int, repeats: int) -> dict[str, Any]:
 
 def _problem(model: str, images: int) -> tuple[Callable[[Any, Any], jax.Array], Any, Any]:
     """The network in evaluation mode, on random images: what they show costs nothing."""
-    network = models.create(
-        model, num_classes=10, image_shape=IMAGE_SHAPE, rngs=nnx.Rngs(0), dtype=jnp.dtype("float32")
-    )
+    network = forms.network_of(model, "float32")
     network.eval()
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
     rng = np.random.default_rng(0)
     batch = (
-        rng.normal(size=(images, *IMAGE_SHAPE)).astype(np.float32),
+        rng.normal(size=(images, *forms.IMAGE_SHAPE)).astype(np.float32),
         rng.integers(10, size=images).astype(np.int32),
     )
 

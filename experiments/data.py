@@ -114,6 +114,13 @@ def prepare(dataset: Dataset, config: RunConfig) -> Dataset:
     )
 
 
+def filled_up(images: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """As many images as `count`: those given, then black ones whose label is -1, "not counted"."""
+    missing = count - len(labels)
+    images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+    return images, np.pad(labels, (0, missing), constant_values=-1)
+
+
 def symmetric_noise(labels: np.ndarray, noise: float, num_classes: int, seed: int) -> np.ndarray:
     """Each label replaced, with probability `noise`, by one drawn uniformly from all classes.
 

@@ -41,15 +41,16 @@ class Problem(NamedTuple):
     rest: Any
 
 
+def network_of(model: str, dtype: str) -> nnx.Module:
+    """A fresh network for images of `IMAGE_SHAPE` in ten classes."""
+    return models.create(
+        model, num_classes=10, image_shape=IMAGE_SHAPE, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)
+    )
+
+
 def problem(model: str, batch_size: int, dtype: str) -> Problem:
     """The network on random images: what a step costs does not depend on what they show."""
-    network = models.create(
-        model,
-        num_classes=10,
-        image_shape=IMAGE_SHAPE,
-        rngs=nnx.Rngs(0),
-        dtype=jnp.dtype(dtype),
-    )
+    network = network_of(model, dtype)
     network.train()
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
     rng = np.random.default_rng(0)

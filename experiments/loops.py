@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cpu
+from experiments import cpu, data
 from experiments import step as stepping
 from experiments.config import ConfigError
 from experiments.data import Dataset
@@ -41,7 +41,7 @@ class HostLoop:
         self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
 
     def init(self) -> TrainState:
-        return _init(self.spec.model, self.seed)
+        return stepping.jitted_init(self.spec.model, self.seed)
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """Yields (state, steps taken since the last yield) from step `start` of the epoch on."""
@@ -63,7 +63,8 @@ class HostLoop:
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """Loss summed over the test set and number right, one entry for each seed."""
-        parts = [_evaluate(self.spec.model, state.params, state.rest, *c) for c in self.test]
+        weights = state.params, state.rest
+        parts = [stepping.jitted_evaluate(self.spec.model, *weights, *c) for c in self.test]
         losses, correct = jax.device_get(list(zip(*parts, strict=True)))
         return np.sum(losses, keepdims=True), np.sum(correct, keepdims=True)
 
@@ -125,16 +126,12 @@ def _chunks(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     count = len(dataset.test_labels)
     size = min(count, EVALUATION_BATCH)
     chunks = -(-count // size)
-    missing = chunks * size - count
-    images = np.pad(dataset.test_images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-    labels = np.pad(dataset.test_labels, (0, missing), constant_values=-1)
+    images, labels = data.filled_up(dataset.test_images, dataset.test_labels, chunks * size)
     return images.reshape(chunks, size, *images.shape[1:]), labels.reshape(chunks, size)
 
 
 # One compilation for each spec; seeds, rho, learning rate and epochs are arguments.
-_init = jax.jit(stepping.init, static_argnums=0)
 _order = jax.jit(stepping.epoch_order, static_argnums=(0, 3))
-_evaluate = jax.jit(stepping.evaluate, static_argnums=0)
 
 
 @functools.cache

@@ -92,15 +92,18 @@ def _benchmarks(workdir: Path) -> list[Section]:
         title = f"{record['model']}, batch {record['batch_size']}, {record['dtype']}"
         measured.setdefault(title, []).append(record)
     return [
-        Section(
-            f"Cost of a step: {title}",
-            f"{benchmark.describe(records)}\n\n```bash\n{records[0]['command']}\n```",
-        )
+        _cost(f"Cost of a step: {title}", benchmark.describe(records), records[0])
         for title, records in measured.items()
     ] + [
-        Section(
+        _cost(
             f"Cost of sharpness: {record['model']}, m = {record['m']}",
-            f"{benchmark_sharpness.describe(record)}\n\n```bash\n{record['command']}\n```",
+            benchmark_sharpness.describe(record),
+            record,
         )
         for record in results.read_kind(workdir, benchmark_sharpness.KIND)
     ]
+
+
+def _cost(title: str, text: str, record: dict[str, Any]) -> Section:
+    """A measurement, with the command that made it."""
+    return Section(title, f"{text}\n\n```bash\n{record['command']}\n```")

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from experiments import data
 from experiments import step as stepping
 from experiments.config import ConfigError
 from experiments.data import Dataset
@@ -42,7 +43,7 @@ class ShardedLoop:
 
     def init(self) -> TrainState:
         """Drawn by every process alike, then laid on the devices."""
-        return self._replicate(_init(self.spec.model, self.seed))
+        return self._replicate(stepping.jitted_init(self.spec.model, self.seed))
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """As HostLoop.epoch."""
@@ -74,9 +75,7 @@ class ShardedLoop:
         for low in range(0, count, whole):
             images = dataset.test_images[low : low + whole]
             labels = dataset.test_labels[low : low + whole]
-            missing = whole - len(labels)
-            images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-            labels = np.pad(labels, (0, missing), constant_values=-1)
+            images, labels = data.filled_up(images, labels, whole)
             chunks.append((self._cut(images, share), self._cut(labels, share)))
         return chunks
 
@@ -104,9 +103,6 @@ def make_mesh(devices: int) -> Mesh:
             f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes virtual ones."
         )
     return Mesh(np.array(jax.devices()[:devices]), (AXIS,))
-
-
-_init = jax.jit(stepping.init, static_argnums=0)
 
 
 @functools.lru_cache

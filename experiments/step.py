@@ -95,6 +95,11 @@ def evaluate(
     return jnp.sum(jnp.where(labels >= 0, losses, 0.0)), _correct(logits, labels)
 
 
+# One compilation for each spec, whoever calls.
+jitted_init = jax.jit(init, static_argnums=0)
+jitted_evaluate = jax.jit(evaluate, static_argnums=0)
+
+
 def _prepare(spec: StepSpec, images, seed, step):
     if spec.augment:
         key = _device_key(spec, jax.random.fold_in(_stream(seed, _AUGMENT), step))

@@ -51,7 +51,7 @@ def load(path: Path, spec: ModelSpec) -> tuple[Any, Any]:
     Raises:
       ConfigError: there is no such file, or it is of another network.
     """
-    fresh = _init(spec, jnp.uint32(0))
+    fresh = stepping.jitted_init(spec, jnp.uint32(0))
     like = (fresh.params, fresh.rest)
     try:
         with np.load(path) as stored:
@@ -67,9 +67,6 @@ def load(path: Path, spec: ModelSpec) -> tuple[Any, Any]:
     return jax.tree_util.tree_map_with_path(
         lambda keys, leaf: jnp.asarray(arrays.get(jax.tree_util.keystr(keys), leaf)), like
     )
-
-
-_init = jax.jit(stepping.init, static_argnums=0)
 
 
 def _arrays(tree: Any) -> Iterator[tuple[str, np.ndarray]]:

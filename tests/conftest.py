@@ -26,6 +26,13 @@ def strict_promotion():
 
 
 @pytest.fixture
+def flax_promotes(strict_promotion):
+    """Flax and optax mix Python numbers and arrays of several dtypes."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
 def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):

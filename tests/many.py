@@ -5,13 +5,21 @@
 Gradients are written by hand and eps comes from the oracle, so the reference knows no devices.
 """
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracle
 from jax.sharding import AxisType
 
+import asam_jax
+
 RHO = 0.3
 BATCH = 16
+EXAMPLES = np.arange(BATCH)
+ONE_EACH = list(EXAMPLES.reshape(8, 2))
+GRID = EXAMPLES.reshape(4, 2, 2)  # (outer, inner, examples of a device)
 SHAPES = {"kernel": (6, 8), "bias": (8,), "head": (8, 4)}
 
 
@@ -48,6 +56,25 @@ def reference(params, x, y, groups):
         grads.append(gradient(ascended, x[group], y[group]))
     mean = {name: np.mean([g[name] for g in grads], axis=0) for name in params}
     return loss(np, params, x, y), mean
+
+
+def both_forms(axis_name, perturb_axis_name):
+    """A function to be mapped: value_and_grad's result, and the link's."""
+    on_device = functools.partial(loss, jnp)
+    value_and_grad = asam_jax.value_and_grad(
+        on_device, rho=RHO, axis_name=axis_name, perturb_axis_name=perturb_axis_name
+    )
+    link = asam_jax.sharpness_aware(RHO, axis_name=axis_name, perturb_axis_name=perturb_axis_name)
+
+    def both(params, x, y):
+        own = params
+        if jax.typeof(x).manual_axis_type.varying:  # check_vma: make the gradient a device's own
+            own = jax.tree.map(lambda w: jax.lax.pcast(w, axis_name, to="varying"), params)
+        grad_fn = lambda w: jax.grad(on_device)(w, x, y)  # noqa: E731
+        updates, _ = link.update(grad_fn(own), link.init(params), params, grad_fn=grad_fn)
+        return value_and_grad(params, x, y), updates
+
+    return both
 
 
 def mesh(shape, names):

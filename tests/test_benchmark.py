@@ -8,11 +8,7 @@ import pytest
 from experiments import benchmark, benchmark_sharpness, torch_step
 from experiments.config import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def flax_promotes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,7 @@ from experiments.figures import figure2, figure2_statistics, figure4, gap
 from experiments.spec import spec_of
 from tests.cli import call
 
-
-@pytest.fixture(autouse=True)
-def flax_promotes():
-    """Flax mixes Python numbers and arrays of several dtypes."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def initial(spec, seed):

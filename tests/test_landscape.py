@@ -14,11 +14,7 @@ from tests.cli import call
 ARGUMENTS = ["--model", "mlp", "--epochs", "1", "--subset", "128", "--images", "50"]
 
 
-@pytest.fixture(autouse=True)
-def flax_promotes():
-    """Flax mixes Python numbers and arrays of several dtypes."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,7 @@ from experiments.train import sha256
 SEEDS = [0, 5]
 
 
-@pytest.fixture(autouse=True)
-def flax_promotes():
-    """Flax and optax mix Python numbers and arrays of several dtypes."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def setting(method, **values):

@@ -24,10 +24,7 @@ COUNTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def flax_promotes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def create(name, size=32, channels=3, dtype=jnp.float32):

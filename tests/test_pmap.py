@@ -12,23 +12,6 @@ import pytest
 import asam_jax
 
 loss = functools.partial(many.loss, jnp)
-EXAMPLES = np.arange(many.BATCH)
-ONE_EACH = list(EXAMPLES.reshape(8, 2))
-GRID = EXAMPLES.reshape(4, 2, 2)  # (outer, inner, examples of a device)
-
-
-def both_forms(axis_name, perturb_axis_name):
-    """A function to be mapped: value_and_grad's result, and the link's."""
-    names = dict(axis_name=axis_name, perturb_axis_name=perturb_axis_name)
-    value_and_grad = asam_jax.value_and_grad(loss, rho=many.RHO, **names)
-    link = asam_jax.sharpness_aware(many.RHO, **names)
-
-    def both(params, x, y):
-        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
-        updates, _ = link.update(grad_fn(params), link.init(params), params, grad_fn=grad_fn)
-        return value_and_grad(params, x, y), updates
-
-    return both
 
 
 def check(found, expected_value, expected):
@@ -42,12 +25,12 @@ def check(found, expected_value, expected):
 
 @pytest.mark.parametrize(
     ("perturb", "groups"),
-    [(None, ONE_EACH), ("data", [EXAMPLES]), (("data",), [EXAMPLES])],
+    [(None, many.ONE_EACH), ("data", [many.EXAMPLES]), (("data",), [many.EXAMPLES])],
     ids=["each device its own", "one for all", "a tuple of one"],
 )
 def test_equals_one_device_with_the_same_groups(perturb, groups):
     params, x, y = many.problem()
-    mapped = jax.pmap(both_forms("data", perturb), axis_name="data", in_axes=(None, 0, 0))
+    mapped = jax.pmap(many.both_forms("data", perturb), axis_name="data", in_axes=(None, 0, 0))
     check(
         mapped(params, x.reshape(8, 2, 6), y.reshape(8, 2, 4)),
         *many.reference(params, x, y, groups),
@@ -57,10 +40,10 @@ def test_equals_one_device_with_the_same_groups(perturb, groups):
 @pytest.mark.parametrize(
     ("perturb", "groups"),
     [
-        (None, ONE_EACH),
-        ("inner", list(GRID.reshape(4, 4))),
-        ("outer", list(GRID.transpose(1, 0, 2).reshape(2, 8))),
-        (("outer", "inner"), [EXAMPLES]),
+        (None, many.ONE_EACH),
+        ("inner", list(many.GRID.reshape(4, 4))),
+        ("outer", list(many.GRID.transpose(1, 0, 2).reshape(2, 8))),
+        (("outer", "inner"), [many.EXAMPLES]),
     ],
     ids=["each part its own", "groups of two", "groups of four", "one for all"],
 )
@@ -68,7 +51,7 @@ def test_groups_are_a_vmap_inside_a_pmap(perturb, groups):
     """Four devices with two groups each; axes of pmap and of vmap are averaged over alike."""
     params, x, y = many.problem()
     inner = jax.vmap(
-        both_forms(("outer", "inner"), perturb), axis_name="inner", in_axes=(None, 0, 0)
+        many.both_forms(("outer", "inner"), perturb), axis_name="inner", in_axes=(None, 0, 0)
     )
     mapped = jax.pmap(
         inner, axis_name="outer", in_axes=(None, 0, 0), devices=jax.local_devices()[:4]
@@ -94,7 +77,7 @@ def test_a_whole_training_step_keeps_the_replicas_alike():
     w, velocity = params, {name: 0.0 for name in params}
     for _ in range(3):
         replicas, state = step(replicas, state, x.reshape(8, 2, 6), y.reshape(8, 2, 4))
-        _, grads = many.reference(w, x, y, ONE_EACH)
+        _, grads = many.reference(w, x, y, many.ONE_EACH)
         velocity = {name: 0.9 * velocity[name] + grads[name] for name in w}
         w = {name: w[name] - 0.05 * velocity[name] for name in w}
     for device in range(8):

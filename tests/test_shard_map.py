@@ -13,46 +13,25 @@ from jax.sharding import PartitionSpec as P
 import asam_jax
 
 loss = functools.partial(many.loss, jnp)
-EXAMPLES = np.arange(many.BATCH)
-GRID = EXAMPLES.reshape(4, 2, 2)  # (outer, inner, examples of a device)
-ONE_EACH = list(EXAMPLES.reshape(8, 2))
-ALL = [EXAMPLES]
+ALL = [many.EXAMPLES]
 
 CASES = [
     # mesh shape and names, perturb_axis_name, the examples that share an eps
-    pytest.param((8,), ("data",), None, ONE_EACH, id="each device its own"),
+    pytest.param((8,), ("data",), None, many.ONE_EACH, id="each device its own"),
     pytest.param((8,), ("data",), "data", ALL, id="one for all"),
-    pytest.param((4, 2), ("outer", "inner"), None, ONE_EACH, id="two axes, each its own"),
-    pytest.param((4, 2), ("outer", "inner"), "inner", list(GRID.reshape(4, 4)), id="groups of two"),
+    pytest.param((4, 2), ("outer", "inner"), None, many.ONE_EACH, id="two axes, each its own"),
+    pytest.param(
+        (4, 2), ("outer", "inner"), "inner", list(many.GRID.reshape(4, 4)), id="groups of two"
+    ),
     pytest.param(
         (4, 2),
         ("outer", "inner"),
         "outer",
-        list(GRID.transpose(1, 0, 2).reshape(2, 8)),
+        list(many.GRID.transpose(1, 0, 2).reshape(2, 8)),
         id="groups of four",
     ),
     pytest.param((4, 2), ("outer", "inner"), ("outer", "inner"), ALL, id="two axes, one for all"),
 ]
-
-
-def both_forms(axis_name, perturb_axis_name):
-    """A function to be mapped: value_and_grad's result, and the link's."""
-    value_and_grad = asam_jax.value_and_grad(
-        loss, rho=many.RHO, axis_name=axis_name, perturb_axis_name=perturb_axis_name
-    )
-    link = asam_jax.sharpness_aware(
-        many.RHO, axis_name=axis_name, perturb_axis_name=perturb_axis_name
-    )
-
-    def both(params, x, y):
-        own = params
-        if jax.typeof(x).manual_axis_type.varying:  # check_vma: make the gradient a device's own
-            own = jax.tree.map(lambda w: jax.lax.pcast(w, axis_name, to="varying"), params)
-        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
-        updates, _ = link.update(grad_fn(own), link.init(params), params, grad_fn=grad_fn)
-        return value_and_grad(params, x, y), updates
-
-    return both
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
@@ -60,7 +39,7 @@ def both_forms(axis_name, perturb_axis_name):
 def test_equals_one_device_with_the_same_groups(shape, names, perturb, groups, check_vma):
     params, x, y = many.problem()
     mapped = jax.shard_map(
-        both_forms(names, perturb),
+        many.both_forms(names, perturb),
         mesh=many.mesh(shape, names),
         in_specs=(P(), P(names), P(names)),
         out_specs=P(),
@@ -76,8 +55,8 @@ def test_equals_one_device_with_the_same_groups(shape, names, perturb, groups, c
 def test_the_choice_matters():
     """The references differ by far more than the tolerance that tells them apart."""
     params, x, y = many.problem()
-    _, own = many.reference(params, x, y, ONE_EACH)
-    _, group = many.reference(params, x, y, list(GRID.reshape(4, 4)))
+    _, own = many.reference(params, x, y, many.ONE_EACH)
+    _, group = many.reference(params, x, y, list(many.GRID.reshape(4, 4)))
     _, shared = many.reference(params, x, y, ALL)
     for a, b in ((own, group), (group, shared), (own, shared)):
         assert np.abs(a["kernel"] - b["kernel"]).max() > 1e-2 * np.abs(b["kernel"]).max()

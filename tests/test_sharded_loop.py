@@ -17,11 +17,7 @@ from tests.cli import call, lines
 DEVICES, BATCH, STEPS = 4, 32, 3
 
 
-@pytest.fixture(autouse=True)
-def flax_promotes():
-    """Flax and optax mix Python numbers and arrays of several dtypes."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import data
 from experiments import step as stepping
 from experiments.spec import ModelSpec
 
 _BATCH = 1000
-_evaluate = jax.jit(stepping.evaluate, static_argnums=0)
 
 
 class Whole:
@@ -20,9 +20,7 @@ class Whole:
         self.count = len(labels)
         batches = -(-self.count // _BATCH)
         size = -(-self.count // batches)
-        missing = batches * size - self.count
-        images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        labels = np.pad(labels, (0, missing), constant_values=-1)
+        images, labels = data.filled_up(images, labels, batches * size)
         self._batches = [
             (jnp.asarray(images[start : start + size]), jnp.asarray(labels[start : start + size]))
             for start in range(0, len(labels), size)
@@ -30,6 +28,6 @@ class Whole:
 
     def mean(self, spec: ModelSpec, params: Any, rest: Any) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent."""
-        parts = [_evaluate(spec, params, rest, *batch) for batch in self._batches]
+        parts = [stepping.jitted_evaluate(spec, params, rest, *batch) for batch in self._batches]
         loss, correct = np.sum(jax.device_get(parts), axis=0)
         return float(loss) / self.count, 100 * float(correct) / self.count
