@@ -4,6 +4,8 @@
 - `value_and_grad`: value at w and gradient at w + eps, in place of `jax.value_and_grad`
 - `sharpness_aware`: the optax link: gradient at w in, gradient at w + eps out
 - `asam`, `sam`: that link in front of a base optimizer
+- `friendly_ascent`, `gsam_descent`, `wsam_descent`, `look_descent`: refinements of that link
+- `momentum_ascent`, `remember`: a step of one gradient, along what the optimizer remembers
 - `alternating`: the same for loops that own the gradient call
 - `sharpness`, `maximizer`: adaptive sharpness of a loss, and the eps that attains it
 - `average_sharpness`: the rise of a loss under Gaussian noise in units of T_w
@@ -13,22 +15,27 @@
 - `flax_filter_axes`, `torch_filter_axes`: what a filter is
 """
 
+from asam_jax._aliases import asam, sam
 from asam_jax._alternating import AlternatingState, alternating
 from asam_jax._average_sharpness import average_sharpness
 from asam_jax._bound import BoundTerms, generalization_bound_terms
+from asam_jax._descent import Descent, gsam_descent, look_descent, wsam_descent
+from asam_jax._direction import RememberState, friendly_ascent, momentum_ascent, remember
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
 from asam_jax._operators import elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
 from asam_jax._rules import all_leaves, flax_filter_axes, not_bias, torch_filter_axes
 from asam_jax._sharpness import maximizer, sharpness
-from asam_jax._transform import SharpnessAwareState, asam, sam, sharpness_aware
+from asam_jax._transform import SharpnessAwareState, sharpness_aware
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlternatingState",
     "BoundTerms",
+    "Descent",
+    "RememberState",
     "SharpnessAwareState",
     "all_leaves",
     "alternating",
@@ -37,15 +44,21 @@ __all__ = [
     "elementwise",
     "filterwise",
     "flax_filter_axes",
+    "friendly_ascent",
     "generalization_bound_terms",
+    "gsam_descent",
     "identity",
+    "look_descent",
     "masked",
     "maximizer",
+    "momentum_ascent",
     "not_bias",
     "perturbation",
+    "remember",
     "sam",
     "sharpness",
     "sharpness_aware",
     "torch_filter_axes",
     "value_and_grad",
+    "wsam_descent",
 ]

@@ -26,11 +26,32 @@ def at_least(name: str, value: Any, low: float) -> None:
         raise ValueError(f"{name} must be at least {low:g}, got {value}; pass a larger {name}.")
 
 
+def fraction(name: str, value: Any) -> None:
+    """Raises unless `value` is a scalar from 0 to 1."""
+    at_least(name, value, 0.0)
+    if not isinstance(value, Tracer) and float(value) > 1:
+        raise ValueError(f"{name} must be at most 1, got {value}; pass a smaller {name}.")
+
+
+def below(name: str, value: Any, high: float) -> None:
+    """Raises unless `value` is less than `high`."""
+    if not isinstance(value, Tracer) and float(value) >= high:
+        raise ValueError(f"{name} must be less than {high:g}, got {value}; pass a smaller {name}.")
+
+
 def count(name: str, value: Any, low: int) -> None:
     """Raises unless `value` is an integer of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         kind = "a positive integer" if low == 1 else f"an integer of at least {low}"
         raise ValueError(f"{name} must be {kind}, got {value!r}.")
+
+
+def period(every: Any) -> None:
+    """Raises unless `every` is a positive integer, or an integer array (an injected one, say)."""
+    if not isinstance(every, jax.Array):
+        count("every", every, 1)
+    elif every.ndim or not jnp.issubdtype(every.dtype, jnp.integer):
+        raise TypeError(f"every must be a positive integer, got {every!r}.")
 
 
 def radius(rho: Any) -> None:
@@ -54,6 +75,15 @@ def transformation(name: str, value: Any) -> None:
     if not (hasattr(value, "init") and hasattr(value, "update")):
         raise TypeError(
             f"{name} must be an optax.GradientTransformation such as optax.sgd(0.1), got {value!r}."
+        )
+
+
+def rule(name: str, value: Any) -> None:
+    """Raises unless `value` is None or a `Descent`."""
+    if value is not None and not hasattr(value, "ascended"):
+        raise TypeError(
+            f"{name} must be asam_jax.gsam_descent(alpha) or another asam_jax.Descent, "
+            f"got {value!r}."
         )
 
 

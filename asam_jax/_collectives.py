@@ -17,7 +17,7 @@ def axes(axis_name: AxisName) -> tuple[str | int, ...]:
 
 def check_axes(axis_name: AxisName, perturb_axis_name: AxisName) -> None:
     """Raises where the gradient of eps would be averaged over an axis that the result is not."""
-    extra = [a for a in axes(perturb_axis_name) if a not in axes(axis_name)]
+    extra = list(without(perturb_axis_name, axis_name))
     if extra:
         raise ValueError(
             f"perturb_axis_name holds {extra}, which axis_name={axis_name!r} does not: eps can be "
@@ -44,6 +44,11 @@ def mean(tree: PyTree, axis_name: AxisName) -> PyTree:
     return jax.lax.pmean(tree, axes(axis_name)) if axes(axis_name) else tree
 
 
+def without(axis_name: AxisName, others: AxisName) -> tuple[str | int, ...]:
+    """Those axes that are not among the others."""
+    return tuple(a for a in axes(axis_name) if a not in axes(others))
+
+
 def varying(tree: PyTree, axis_name: AxisName) -> PyTree:
     """Marks the leaves as differing between the devices of manual axes.
 
@@ -67,7 +72,7 @@ def check_local(grads: PyTree, axis_name: AxisName, perturb_axis_name: AxisName)
 
     Only `shard_map(check_vma=True)` knows; there a mark on a scalar shows that it is in force.
     """
-    own = [a for a in axes(axis_name) if a not in axes(perturb_axis_name)]
+    own = without(axis_name, perturb_axis_name)
     probe = jax.tree.leaves(varying(jnp.zeros(()), own))[0]
     checked = jax.typeof(probe).manual_axis_type.varying if own else frozenset()
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):

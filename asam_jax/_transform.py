@@ -1,4 +1,4 @@
-"""The optax link that replaces the gradient at w by the gradient at w + eps, and its aliases."""
+"""The optax link that replaces the gradient at w by the gradient at w + eps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,22 +10,30 @@ import optax
 from asam_jax import _checks, _collectives
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._collectives import AxisName
+from asam_jax._descent import Descent
 from asam_jax._gradient import is_zero
-from asam_jax._operators import Operator, elementwise, identity
+from asam_jax._operators import Operator, elementwise
 from asam_jax._perturbation import perturbation
 
 Radius = Scalar | optax.Schedule
 
 
 class SharpnessAwareState(NamedTuple):
-    """State of `sharpness_aware`: the number of updates made, which a schedule of rho reads.
+    """State of `sharpness_aware`.
+
+    Attributes:
+      count: the number of updates made, which schedules of rho and every read.
+      ascent: the state of the transformation `ascent`; () without one.
+      descent: the state of the rule `descent`; () without one.
 
     >>> import asam_jax
     >>> asam_jax.sharpness_aware(rho=0.5).init({})
-    SharpnessAwareState(count=Array(0, dtype=int32))
+    SharpnessAwareState(count=Array(0, dtype=int32), ascent=(), descent=())
     """
 
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
+    ascent: Any = ()
+    descent: Any = ()
 
 
 def sharpness_aware(
@@ -35,6 +43,9 @@ def sharpness_aware(
     p: Scalar = 2.0,
     axis_name: AxisName = None,
     perturb_axis_name: AxisName = None,
+    every: Scalar | optax.Schedule = 1,
+    ascent: optax.GradientTransformation | None = None,
+    descent: Descent | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient at w by the gradient at w + eps.
 
@@ -56,6 +67,10 @@ def sharpness_aware(
     at w + eps is grad_fn's, the last mini-batch's alone, and grad_fn runs at every mini-step;
     to accumulate gradients, accumulate inside grad_fn instead.
 
+    A step costs two gradients. Cheaper: climb at every k-th step only (`every`), or hand in the
+    gradient of a part of the mini-batch, since grads only make eps (then leave `every` and
+    `descent` out); `momentum_ascent` needs one gradient alone.
+
     Args:
       rho: the radius, a scalar of at least 0, or an optax schedule (update count -> radius). With
         0 as a Python number (and no axis_name) the gradient passes unchanged and no second one
@@ -67,14 +82,25 @@ def sharpness_aware(
       axis_name: mapped axis or axes over which the gradient at w + eps is averaged.
       perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
         first. None: each device has its own eps; equal to axis_name: one eps for all.
+      every: climb at every so many steps, a positive integer or an optax schedule (update count
+        -> integer); between, descend along the gradient at w and take no second one
+        (`jax.lax.cond`). The keyword `climb` of update overrules it: an array chooses while
+        running, True or False while tracing, which spares the condition. XLA's convolutions on a
+        CPU are some 30 times slower inside one: there call a step jitted for each of the two.
+      ascent: a transformation of the gradient into the direction that eps is made from, used at
+        the steps that climb: `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady the gradient
+        of a small part of the mini-batch. Where each device has its own eps, so has this state.
+      descent: a rule that combines the gradients at w and at w + eps: `gsam_descent(alpha)`,
+        `wsam_descent(gamma)` or, with `every`, `look_descent(weight)`. It sees both averaged over
+        axis_name, which takes two reductions instead of one where each device has its own eps.
 
     Returns:
       A transformation. Its state is a `SharpnessAwareState`, a step count. Other keyword
       arguments of update are ignored, and a chain hands them on.
 
     Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete); in update, if grad_fn or params is
-        missing, if structures or shapes differ, or if an axis is not mapped.
+      ValueError: if rho < 0, p < 1 or every < 1 (where concrete); in update, if grad_fn or params
+        is missing, if structures or shapes differ, or if an axis is not mapped.
       TypeError: if grad_fn returns gradients of another dtype.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
@@ -94,10 +120,18 @@ def sharpness_aware(
     operator = elementwise() if operator is None else operator
     _checks.function("operator", operator)
     _collectives.check_axes(axis_name, perturb_axis_name)
+    if not callable(every):
+        _checks.period(every)
+    if ascent is not None:
+        _checks.transformation("ascent", ascent)
+    _checks.rule("descent", descent)
 
     def init(params: PyTree) -> SharpnessAwareState:
-        del params
-        return SharpnessAwareState(count=jnp.zeros([], jnp.int32))
+        return SharpnessAwareState(
+            count=jnp.zeros([], jnp.int32),
+            ascent=() if ascent is None else ascent.init(params),
+            descent=() if descent is None else descent.init(params),
+        )
 
     def update(
         updates: PyTree,
@@ -105,123 +139,51 @@ def sharpness_aware(
         params: PyTree | None = None,
         *,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
+        climb: bool | jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
         gradient = _checks.gradient_function(grad_fn)
         _checks.parameters(params)
         _checks.no_placeholders(updates)
-        new_state = SharpnessAwareState(count=optax.safe_increment(state.count))
+        state = SharpnessAwareState(*state)
+        new_state = state._replace(count=optax.safe_increment(state.count))
         if is_zero(rho) and axis_name is None:
             return updates, new_state
-
         _collectives.check_mapped(axis_name)
         _collectives.check_local(updates, axis_name, perturb_axis_name)
-        eps = perturbation(
-            params,
-            _collectives.mean(updates, perturb_axis_name),
-            rho=rho(state.count) if callable(rho) else rho,
-            operator=operator,
-            p=p,
-        )
-        ascended = _collectives.varying(jax.tree.map(jnp.add, params, eps), axis_name)
-        new_updates = gradient(ascended)
-        _checks.same_tree(
-            "updates", updates, "grad_fn's result", new_updates, dtypes=True, hint=_GRAD_FN_HINT
-        )
-        return _collectives.mean(new_updates, axis_name), new_state
+
+        def ascend() -> tuple[PyTree, SharpnessAwareState]:
+            shared = direction = _collectives.mean(updates, perturb_axis_name)
+            ascent_state, descent_state = state.ascent, state.descent
+            if ascent is not None:
+                direction, ascent_state = ascent.update(shared, ascent_state, params)
+            radius = rho(state.count) if callable(rho) else rho
+            eps = perturbation(params, direction, rho=radius, operator=operator, p=p)
+            ascended = _collectives.varying(jax.tree.map(jnp.add, params, eps), axis_name)
+            new = gradient(ascended)
+            _checks.same_tree(
+                "updates", updates, "grad_fn's result", new, dtypes=True, hint=_GRAD_FN_HINT
+            )
+            new = _collectives.mean(new, axis_name)
+            if descent is not None:
+                rest = _collectives.without(axis_name, perturb_axis_name)
+                grads = _collectives.mean(shared, rest)
+                new, descent_state = descent.ascended(grads, new, descent_state)
+            return new, new_state._replace(ascent=ascent_state, descent=descent_state)
+
+        def stay() -> tuple[PyTree, SharpnessAwareState]:
+            grads = _collectives.mean(updates, axis_name)
+            return grads if descent is None else descent.between(grads, state.descent), new_state
+
+        period = every(state.count) if callable(every) else every
+        always = isinstance(period, int) and period == 1
+        now = climb if climb is not None else always or state.count % period == 0
+        if isinstance(now, bool):
+            return ascend() if now else stay()
+        return jax.lax.cond(now, ascend, stay)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 _GRAD_FN_HINT = " It must return gradients alone: jax.grad(loss), not jax.value_and_grad(loss)."
-
-
-def asam(
-    base: optax.GradientTransformation,
-    rho: Radius = 0.5,
-    *,
-    eta: float | jax.Array = 0.01,
-    p: Scalar = 2.0,
-    axis_name: AxisName = None,
-    perturb_axis_name: AxisName = None,
-) -> optax.GradientTransformationExtraArgs:
-    """ASAM: `optax.chain(sharpness_aware(rho, operator=elementwise(eta)), base)`.
-
-    Args:
-      base: the optimizer that takes the step; weight decay belongs into it.
-      rho: the radius or a schedule of it. The authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
-      eta: stability of the element-wise scales |w| + eta; at least 0.
-      p: the order of the region's norm, from 1 to infinity.
-      axis_name: see `sharpness_aware`.
-      perturb_axis_name: see `sharpness_aware`.
-
-    Returns:
-      A transformation whose update takes the keyword `grad_fn`.
-
-    Raises:
-      ValueError: if rho < 0, eta < 0 or p < 1 (where concrete).
-      TypeError: if base is not an optax transformation.
-
-    >>> import asam_jax, jax, jax.numpy as jnp, optax
-    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
-    >>> w = jnp.array([3.0, 4.0])
-    >>> tx = asam_jax.asam(optax.sgd(0.1), rho=0.5)
-    >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
-    >>> print(optax.apply_updates(w, updates).round(4))
-    [2.2523 2.8506]
-
-    References:
-      Kwon et al., ASAM, 2021.
-    """
-    _checks.transformation("base", base)
-    link = sharpness_aware(
-        rho,
-        operator=elementwise(eta),
-        p=p,
-        axis_name=axis_name,
-        perturb_axis_name=perturb_axis_name,
-    )
-    return optax.chain(link, base)
-
-
-def sam(
-    base: optax.GradientTransformation,
-    rho: Radius = 0.05,
-    *,
-    p: Scalar = 2.0,
-    axis_name: AxisName = None,
-    perturb_axis_name: AxisName = None,
-) -> optax.GradientTransformationExtraArgs:
-    """SAM: `optax.chain(sharpness_aware(rho, operator=identity()), base)`.
-
-    Args:
-      base: the optimizer that takes the step; weight decay belongs into it.
-      rho: the radius or a schedule of it, in the parameters' units.
-      p: the order of the region's norm, from 1 to infinity.
-      axis_name: see `sharpness_aware`.
-      perturb_axis_name: see `sharpness_aware`.
-
-    Returns:
-      A transformation whose update takes the keyword `grad_fn`.
-
-    Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete).
-      TypeError: if base is not an optax transformation.
-
-    >>> import asam_jax, jax, jax.numpy as jnp, optax
-    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
-    >>> w = jnp.array([3.0, 4.0])
-    >>> tx = asam_jax.sam(optax.sgd(0.1), rho=0.5)
-    >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
-    >>> optax.apply_updates(w, updates)
-    Array([2.34, 3.12], dtype=float32)
-
-    References:
-      Foret et al., Sharpness-Aware Minimization, 2020.
-    """
-    _checks.transformation("base", base)
-    link = sharpness_aware(
-        rho, operator=identity(), p=p, axis_name=axis_name, perturb_axis_name=perturb_axis_name
-    )
-    return optax.chain(link, base)

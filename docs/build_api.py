@@ -11,11 +11,25 @@ import asam_jax
 PAGE = pathlib.Path(__file__).parent / "api.md"
 GROUPS = {
     "Training": ("asam", "sam", "sharpness_aware", "value_and_grad", "alternating"),
+    "Cheaper steps and refinements": (
+        "momentum_ascent",
+        "remember",
+        "friendly_ascent",
+        "gsam_descent",
+        "wsam_descent",
+        "look_descent",
+    ),
     "The perturbation": ("perturbation",),
     "Normalization operators": ("identity", "elementwise", "filterwise", "masked"),
     "Rules on leaves": ("not_bias", "all_leaves", "flax_filter_axes", "torch_filter_axes"),
     "Measuring": ("sharpness", "maximizer", "average_sharpness", "generalization_bound_terms"),
-    "States and results": ("SharpnessAwareState", "AlternatingState", "BoundTerms"),
+    "States and results": (
+        "SharpnessAwareState",
+        "AlternatingState",
+        "RememberState",
+        "Descent",
+        "BoundTerms",
+    ),
 }
 HEAD = """# API
 
