@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from experiments import commands_figures, commands_train, options, paper
+from experiments import commands_benchmark, commands_figures, commands_train, options, paper
 from experiments.options import WORKDIR
 
 app = typer.Typer(
@@ -18,8 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=False,
 )
-benchmarks = typer.Typer(rich_markup_mode=None, help="Measures speed and memory.")
-app.add_typer(benchmarks, name="benchmark")
+app.add_typer(commands_benchmark.app, name="benchmark")
 app.add_typer(commands_figures.app)
 _ROWS = list(paper.TABLE1)
 
@@ -135,39 +134,6 @@ def report(
     if readme is not None:
         readmes.write(workdir, readme)
         typer.echo(f"Wrote the table into {readme}.")
-
-
-@benchmarks.command("step")
-def benchmark_step(
-    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet20",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 128,
-    dtype: options.Dtype = "float32",
-    repeats: Annotated[
-        int, typer.Option(min=1, help="Rounds; every form steps once in each.")
-    ] = 10,
-    torch: Annotated[
-        bool, typer.Option("--torch", help="Also the authors' step in PyTorch, if installed.")
-    ] = False,
-    workdir: options.Workdir = WORKDIR,
-) -> None:
-    """Prints what a step costs: FLOPs, memory and time of each form relative to SGD."""
-    from experiments import benchmark
-
-    benchmark.run(workdir, model, batch_size, dtype, repeats, torch)
-
-
-@benchmarks.command("sharpness")
-def benchmark_sharpness(
-    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet8",
-    images: Annotated[int, typer.Option(min=1, help="Images in the set.")] = 10_000,
-    m: Annotated[int, typer.Option(min=1, help="Images in a group; must divide the set.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 3,
-    workdir: options.Workdir = WORKDIR,
-) -> None:
-    """Prints what one-step sharpness costs, relative to a gradient and a forward pass."""
-    from experiments import benchmark_sharpness
-
-    benchmark_sharpness.run(workdir, model, images, m, repeats)
 
 
 def _existing(workdir: Path) -> Path:

@@ -2,14 +2,14 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from experiments import cpu, forms, provenance, results, torch_step
+from experiments import cheap_forms, cpu, forms, provenance, results, torch_step
 from experiments.forms import Form
 from experiments.tables import markdown
 
@@ -23,30 +23,34 @@ class Timed:
     def __init__(self, form: Form):
         self.form = form
         options = cpu.compiler_options(forms.IMAGE_SHAPE)  # those of training
-        lowered = jax.jit(form.step, donate_argnums=0).lower(form.state)
-        self.compiled = lowered.compile(options)
+        programs = {
+            step: jax.jit(step, donate_argnums=0).lower(form.state).compile(options)
+            for step in dict.fromkeys(form.steps)
+        }
+        self.compiled = [programs[step] for step in form.steps]
         self.state = form.state
         self.seconds: list[float] = []
 
     def run(self) -> float:
-        """One training step, timed to its end."""
+        """Seconds of a training step, the mean where several make a round."""
         started = time.perf_counter()
-        for _ in range(self.form.calls):
-            self.state = self.compiled(self.state)
+        for program in self.compiled:
+            self.state = program(self.state)
         jax.block_until_ready(self.state)
-        return time.perf_counter() - started
+        return (time.perf_counter() - started) / self.form.makes
 
     @property
     def flops(self) -> float | None:
         """Of one training step, as XLA counts them."""
-        analysis = self.compiled.cost_analysis() or {}
-        flops = analysis.get("flops")
-        return None if flops is None else flops * self.form.calls
+        counts = [(program.cost_analysis() or {}).get("flops") for program in self.compiled]
+        known = [count for count in counts if count is not None]
+        return sum(known) / self.form.makes if len(known) == len(counts) else None
 
     @property
     def temporary_bytes(self) -> int | None:
-        memory = self.compiled.memory_analysis()
-        return None if memory is None else memory.temp_size_in_bytes
+        analyses = [program.memory_analysis() for program in self.compiled]
+        known = [analysis.temp_size_in_bytes for analysis in analyses if analysis is not None]
+        return max(known) if len(known) == len(analyses) else None
 
 
 class TimedElsewhere:
@@ -55,22 +59,30 @@ class TimedElsewhere:
     flops = temporary_bytes = None
 
     def __init__(self, name: str, step: Callable[[], float]):
-        self.form = Form(name, (), lambda state: state)
+        self.form = Form(name, (), ())
         self.run = step
         self.seconds: list[float] = []
 
 
 def measure(
-    model: str, batch_size: int, dtype: str, repeats: int, torch: bool
+    model: str,
+    batch_size: int,
+    dtype: str,
+    repeats: int,
+    torch: bool,
+    cheap: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One line a form; the forms take turns, so that what disturbs the machine hits them alike."""
+    """One line a form; the forms take turns, so that what disturbs the machine hits them alike.
+
+    `cheap` names those of the cheap and refined forms that are measured; None: all.
+    """
     given = forms.problem(model, batch_size, dtype)
     parts = [
         forms.bare_gradient(given),
         forms.bare_update(given),
         forms.input_pipeline(batch_size),
     ]
-    made = [*forms.all_forms(given), *parts]
+    made = [*forms.all_forms(given), *cheap_forms.some(given, cheap), *parts]
     copies = {form.name: _bytes(form.state) for form in made}
     timed: list[Timed | TimedElsewhere] = [
         Timed(form) for form in tqdm(made, desc="compiling", leave=False)

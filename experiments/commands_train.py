@@ -32,6 +32,10 @@ def train(
     augment: Annotated[bool | None, typer.Option(help="Crop, flip and cutout.")] = None,
     cutout: Annotated[int | None, typer.Option(help="Side of cutout's square; 0 for none.")] = None,
     dtype: options.Dtype = "float32",
+    variant: Annotated[
+        str, typer.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
+    ] = "exact",
+    weight: Annotated[float, typer.Option(help="Weight of LookSAM's, GSAM's, WSAM's rule.")] = 0.0,
     devices: options.Devices = None,
     perturb: options.Perturb = None,
     batch_norm: options.BatchNorm = None,
@@ -75,6 +79,8 @@ def train(
             devices=devices,
             perturb=perturb,
             batch_norm=batch_norm,
+            variant=variant,
+            weight=weight,
             seed=number,
         )
         for number in range(seed, seed + seeds)

@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+from experiments.variants import EXACT, VARIANTS
+
 DATASETS = ("digits", "cifar10", "cifar100")
 METHODS = ("sgd", "sam", "asam")
 NORMALIZATIONS = ("elementwise", "filterwise")
@@ -30,7 +32,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
 PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
-GRADIENTS_PER_STEP = {"sgd": 1, "sam": 2, "asam": 2}
+# Fields that came later: where they have these values, a run is named and written as before them.
+LATER = {"variant": EXACT, "weight": 0.0, "validation": 0.0}
 
 
 def default_rho(dataset: str, method: str) -> float:
@@ -71,13 +74,16 @@ class RunConfig:
     perturb: str
     batch_norm: str
     seed: int
+    variant: str
+    weight: float
+    validation: float
 
     def as_json(self) -> dict[str, Any]:
         """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
         values = dataclasses.asdict(self)
         if math.isinf(self.p):
             values["p"] = "inf"
-        return values
+        return {n: v for n, v in values.items() if n not in LATER or v != LATER[n]}
 
     def run_id(self, fingerprint: str) -> str:
         """Twelve hex digits that name this run on this copy of the data."""
@@ -112,6 +118,9 @@ def make(
     perturb: str | None = None,
     batch_norm: str | None = None,
     seed: int = 0,
+    variant: str = EXACT,
+    weight: float = 0.0,
+    validation: float = 0.0,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
@@ -142,6 +151,9 @@ def make(
         devices=devices,
         **_device_values(devices, perturb, batch_norm),
         seed=seed,
+        variant=variant,
+        weight=float(weight),
+        validation=float(validation),
     )
     check(config)
     return config
@@ -194,6 +206,7 @@ def check(config: RunConfig) -> None:
     _one_of("dtype", config.dtype, DTYPES)
     _one_of("perturb", config.perturb, PERTURBS)
     _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
+    _one_of("variant", config.variant, tuple(VARIANTS))
     if config.method == "asam":
         _one_of("normalization", config.normalization, NORMALIZATIONS)
         _one_of("adapt", config.adapt, ADAPTS)
@@ -211,11 +224,18 @@ def check(config: RunConfig) -> None:
         ("subset", 1, math.inf, "the number of training images"),
         ("cutout", 0, math.inf, "the side of the square that cutout blanks"),
         ("devices", 1, math.inf, "the number of devices that share a batch"),
+        ("weight", 0, math.inf, "the weight of the variant's rule"),
+        ("validation", 0, 0.9, "the share of the training images held out to choose by"),
     ):
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             bound = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise ConfigError(f"{name}={value!r}: {meaning} must be {bound}.")
+    if config.variant != EXACT and (config.method == "sgd" or config.devices > 1):
+        raise ConfigError(
+            f"variant={config.variant!r} is a form of sam and asam on one device; leave --variant "
+            f"out for method {config.method!r} on {config.devices}."
+        )
     if config.batch_size % config.devices:
         raise ConfigError(
             f"batch_size={config.batch_size} is not a multiple of the {config.devices} devices "

@@ -90,7 +90,11 @@ def _digits() -> Dataset:
 
 
 def prepare(dataset: Dataset, config: RunConfig) -> Dataset:
-    """The data of one run: label noise drawn for all training images, then the first `subset`."""
+    """The data of one run: label noise drawn for all training images, then the first `subset`.
+
+    With `validation` the last share of those, under their true labels, stand in for the test
+    images, and the run trains on the others.
+    """
     count = len(dataset.train_labels)
     size = count if config.subset is None else config.subset
     if size > count:
@@ -98,19 +102,26 @@ def prepare(dataset: Dataset, config: RunConfig) -> Dataset:
             f"subset={size} is more than the {count} training images of {dataset.name}; "
             "ask for fewer or leave --subset out."
         )
-    if config.batch_size > size:
+    held_out = round(size * config.validation)
+    kept = size - held_out
+    if config.batch_size > kept:
         raise ConfigError(
-            f"batch_size={config.batch_size} is larger than the {size} training images; "
-            f"use --batch-size {size} or less."
+            f"batch_size={config.batch_size} is larger than the {kept} training images; "
+            f"use --batch-size {kept} or less."
         )
     labels = symmetric_noise(
         dataset.train_labels, config.label_noise, dataset.num_classes, config.noise_seed
     )
+    changes: dict[str, np.ndarray] = {}
+    if held_out:
+        changes["test_images"] = dataset.train_images[kept:size]
+        changes["test_labels"] = dataset.train_labels[kept:size]
     return dataclasses.replace(
         dataset,
-        train_images=dataset.train_images[:size],
-        train_labels=labels[:size],
-        labels_changed=float(np.mean(labels[:size] != dataset.train_labels[:size])),
+        train_images=dataset.train_images[:kept],
+        train_labels=labels[:kept],
+        labels_changed=float(np.mean(labels[:kept] != dataset.train_labels[:kept])),
+        **changes,
     )
 
 

@@ -7,17 +7,22 @@ from typing import Any
 import jax
 
 from experiments import data, loops, provenance
-from experiments.config import GRADIENTS_PER_STEP, RunConfig
+from experiments.config import RunConfig
 from experiments.data import Dataset
 from experiments.spec import hyper_of, spec_of
+from experiments.variants import EXACT, gradients_per_step
 
 _TIMED_STEPS = 3
 
 
-def gradients(config: RunConfig, dataset: Dataset) -> int:
+def gradients(config: RunConfig, dataset: Dataset) -> float:
     """Gradient evaluations of one run, the unit of cost."""
     size = len(dataset.train_labels) if config.subset is None else config.subset
-    return config.epochs * (size // config.batch_size) * GRADIENTS_PER_STEP[config.method]
+    return (
+        config.epochs
+        * (size // config.batch_size)
+        * gradients_per_step(config.method, config.variant)
+    )
 
 
 def describe(
@@ -37,7 +42,7 @@ def describe(
         total += count * seconds
         model, batch_size, _ = key
         lines.append(
-            f"  {model}: {len(group)} runs, {count:,} gradients of batch {batch_size}, "
+            f"  {model}: {len(group)} runs, {count:,.0f} gradients of batch {batch_size}, "
             f"{seconds:.3f} s each ({source})"
         )
     return "\n".join(["Plan:", *lines, f"Estimated time: {duration(total)}"])
@@ -66,7 +71,7 @@ def _from_results(config: RunConfig, finished: list[dict[str, Any]]) -> float | 
         record["wall_seconds"]
         / record["seeds_in_program"]
         / (record["epochs"] * (record["train_images"] // record["batch_size"]))
-        / GRADIENTS_PER_STEP[record["method"]]
+        / gradients_per_step(record["method"], record.get("variant", EXACT))
         for record in finished
         if all(record[n] == getattr(config, n) for n in ("model", "batch_size", "dtype"))
         and record["device"] == device
@@ -84,4 +89,4 @@ def _measured(config: RunConfig, dataset: Dataset) -> float:
         state = loop.one_step(state)
         jax.block_until_ready(state)
         times.append(time.perf_counter() - started)
-    return min(times) / GRADIENTS_PER_STEP[config.method]
+    return min(times) / gradients_per_step(config.method, config.variant)

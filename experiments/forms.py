@@ -25,12 +25,12 @@ Step = Callable[[Any], Any]
 
 
 class Form(NamedTuple):
-    """A named step; `calls` of it make one training step."""
+    """A name, and the steps that, called in turn, make so many training steps."""
 
     name: str
     state: Any
-    step: Step
-    calls: int = 1
+    steps: tuple[Step, ...]
+    makes: int = 1
 
 
 class Problem(NamedTuple):
@@ -39,6 +39,8 @@ class Problem(NamedTuple):
     loss: Callable[[Any, Any], tuple[jax.Array, Any]]
     params: Any
     rest: Any
+    # The loss of one nth of the batch.
+    part: Callable[[int], Callable[[Any, Any], tuple[jax.Array, Any]]]
 
 
 def network_of(model: str, dtype: str) -> nnx.Module:
@@ -57,13 +59,18 @@ def problem(model: str, batch_size: int, dtype: str) -> Problem:
     images = jnp.asarray(rng.normal(size=(batch_size, *IMAGE_SHAPE)), dtype)
     labels = jnp.asarray(rng.integers(10, size=batch_size))
 
-    def loss(params, rest):
-        net = nnx.merge(graphdef, params, rest, copy=True)
-        logits = net(images).astype(jnp.float32)
-        value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-        return value, nnx.split(net, nnx.Param, ...)[2]
+    def part(share: int):
+        count = max(batch_size // share, 1)
 
-    return Problem(loss, params, rest)
+        def loss(params, rest):
+            net = nnx.merge(graphdef, params, rest, copy=True)
+            logits = net(images[:count]).astype(jnp.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[:count])
+            return jnp.mean(losses), nnx.split(net, nnx.Param, ...)[2]
+
+        return loss
+
+    return Problem(part(1), params, rest, part)
 
 
 def base() -> optax.GradientTransformation:
@@ -82,25 +89,18 @@ def all_forms(given: Problem) -> list[Form]:
             asam_jax.sharpness_aware(RHO_ASAM, operator=asam_jax.filterwise()), base()
         ),
     }
-    made = [Form("SGD", _start(given, base()), _plain(given, base()))]
+    made = [Form("SGD", _start(given, base()), (_plain(given, base()),))]
     for name, tx in links.items():
-        made.append(Form(name, _start(given, tx), _linked(given, tx)))
+        made.append(Form(name, _start(given, tx), (_linked(given, tx),)))
     alternating = asam_jax.alternating(base(), RHO_ASAM)
-    made.append(
-        Form("ASAM, alternating", _start(given, alternating), _plain(given, alternating), calls=2)
-    )
+    twice = (_plain(given, alternating),) * 2
+    made.append(Form("ASAM, alternating", _start(given, alternating), twice))
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(RHO_SAM))
     opaque = optax.contrib.sam(base(), ascent, sync_period=2, opaque_mode=True)
-    made.append(Form("optax.contrib.sam, opaque", _start(given, opaque), _opaque(given, opaque)))
+    made.append(Form("optax.contrib.sam, opaque", _start(given, opaque), (_opaque(given, opaque),)))
     transparent = optax.contrib.sam(base(), ascent, sync_period=2)
-    made.append(
-        Form(
-            "optax.contrib.sam, transparent",
-            _start(given, transparent),
-            _plain(given, transparent),
-            calls=2,
-        )
-    )
+    twice = (_plain(given, transparent),) * 2
+    made.append(Form("optax.contrib.sam, transparent", _start(given, transparent), twice))
     return made
 
 
@@ -113,7 +113,7 @@ def bare_gradient(given: Problem) -> Form:
         (_, rest), grads = jax.value_and_grad(given.loss, has_aux=True)(params, rest)
         return params, rest, grads
 
-    return Form("one gradient", _copy((given.params, given.rest, grads)), step)
+    return Form("one gradient", copied((given.params, given.rest, grads)), (step,))
 
 
 def bare_update(given: Problem) -> Form:
@@ -126,7 +126,7 @@ def bare_update(given: Problem) -> Form:
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    return Form("base update", _copy((given.params, tx.init(given.params))), step)
+    return Form("base update", copied((given.params, tx.init(given.params))), (step,))
 
 
 def input_pipeline(batch_size: int) -> Form:
@@ -146,14 +146,14 @@ def input_pipeline(batch_size: int) -> Form:
         return images, order, number + 1, batch
 
     batch = jnp.zeros((batch_size, *IMAGE_SHAPE), jnp.float32)
-    return Form("input and augmentation", (images, order, jnp.int32(0), batch), step)
+    return Form("input and augmentation", (images, order, jnp.int32(0), batch), (step,))
 
 
 def _start(given: Problem, tx: optax.GradientTransformation):
-    return _copy((given.params, given.rest, tx.init(given.params)))
+    return copied((given.params, given.rest, tx.init(given.params)))
 
 
-def _copy(state):
+def copied(state):
     """Buffers of its own for each form, since all of them are donated."""
     return jax.tree.map(jnp.array, state)
 

@@ -6,6 +6,7 @@ devices have a loop of their own, `sharded`. Every loop yields after a number of
 state so far, and the caller saves, stops or goes on.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -13,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cpu, data
+from experiments import cpu, data, gradients
 from experiments import step as stepping
 from experiments.config import ConfigError
 from experiments.data import Dataset
 from experiments.sharded import ShardedLoop
 from experiments.spec import Hyper, StepSpec, TrainState
+from experiments.variants import VARIANTS
 
 EVALUATION_BATCH = 1000
 
@@ -41,15 +43,17 @@ class HostLoop:
         self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
 
     def init(self) -> TrainState:
-        return stepping.jitted_init(self.spec.model, self.seed)
+        state = stepping.jitted_init(self.spec.model, self.seed)
+        return state._replace(memory=gradients.init(self.spec, state.params))
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """Yields (state, steps taken since the last yield) from step `start` of the epoch on."""
         images, labels = self.train
         order = _order(self.spec, self.seed, jnp.int32(epoch), len(labels))
         previous = None
-        for _ in range(start, self.steps_per_epoch):
-            state, loss = self._step(self.spec, state, order, images, labels, self.hyper)
+        for number in range(start, self.steps_per_epoch):
+            spec = self._at(epoch * self.steps_per_epoch + number)
+            state, loss = self._step(spec, state, order, images, labels, self.hyper)
             if previous is not None:
                 previous.block_until_ready()
             previous = loss
@@ -59,7 +63,17 @@ class HostLoop:
         """A step on the first epoch's order, to see how long one takes."""
         images, labels = self.train
         order = _order(self.spec, self.seed, jnp.int32(0), len(labels))
-        return self._step(self.spec, state, order, images, labels, self.hyper)[0]
+        return self._step(self._at(0), state, order, images, labels, self.hyper)[0]
+
+    def _at(self, step: int) -> StepSpec:
+        """The spec of a step that climbs, or of one that does not, where there are both.
+
+        Decided here, since a convolution inside a condition is as slow as inside scan.
+        """
+        every = VARIANTS[self.spec.variant].every
+        if every == 1:
+            return self.spec
+        return dataclasses.replace(self.spec, climb=step % every == 0)
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """Loss summed over the test set and number right, one entry for each seed."""
@@ -83,7 +97,9 @@ class ScanLoop:
         self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
 
     def init(self) -> TrainState:
-        return _init_seeds(self.spec.model, self.seeds)
+        state = _init_seeds(self.spec.model, self.seeds)
+        remember = functools.partial(gradients.init, self.spec)
+        return state._replace(memory=jax.vmap(remember)(state.params))
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """As HostLoop.epoch, in one yield; a state from within an epoch finishes that epoch."""

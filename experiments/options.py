@@ -68,7 +68,7 @@ def split(names: str | None) -> list[str] | None:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def levels(text: str | None) -> list[float] | None:
+def levels(text: str | None, name: str = "noise") -> list[float] | None:
     """'0,0.4' as [0.0, 0.4]; None stays."""
     names = split(text)
     if names is None:
@@ -77,5 +77,5 @@ def levels(text: str | None) -> list[float] | None:
         return [float(name) for name in names]
     except ValueError as error:
         raise ConfigError(
-            f"noise={text!r} must be probabilities with commas between, such as 0,0.4."
+            f"{name}={text!r} must be numbers with commas between, such as 0,0.4."
         ) from error

@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 60.0
 class Progress:
     """Counts gradients of all the runs of a command; says nothing where `quiet`."""
 
-    def __init__(self, total: int, *, quiet: bool = False):
+    def __init__(self, total: float, *, quiet: bool = False):
         self._bar = tqdm(
             total=total, unit="grad", disable=quiet or not sys.stderr.isatty(), dynamic_ncols=True
         )
@@ -23,14 +23,14 @@ class Progress:
         self._total, self._count, self._started = total, 0, time.monotonic()
         self._last_line = self._started
 
-    def start(self, label: str, done_before: int) -> None:
+    def start(self, label: str, done_before: float) -> None:
         """Begins (or resumes) a run; what an earlier process did does not count into the rate."""
         self._bar.set_description(label)
         self._total -= done_before
         self._bar.total = self._total
         self._bar.refresh()
 
-    def update(self, count: int) -> None:
+    def update(self, count: float) -> None:
         self._count += count
         self._bar.update(count)
         if self._bar.disable and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:

@@ -4,7 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import benchmark, benchmark_sharpness, curves, figures, paper, results
+from experiments import (
+    benchmark,
+    benchmark_sharpness,
+    curves,
+    figures,
+    paper,
+    pareto_report,
+    results,
+)
 from experiments.config import default_rho
 from experiments.summaries import (
     NOISE_FOOTNOTE,
@@ -19,7 +27,11 @@ from experiments.tables import Group, noise_table
 
 def sections(workdir: Path, found: list[Group]) -> list[Section]:
     """Every section that there are lines for."""
-    made = [*_digits(found), *_tables(found), *figures.sections(workdir), *_benchmarks(workdir)]
+    made = [*_digits(found), *_tables(found), *figures.sections(workdir)]
+    made += [
+        *pareto_report.sections(results.read(workdir, pareto_report.KIND)[0]),
+        *_benchmarks(workdir),
+    ]
     return made or [Section("Nothing yet", "No result lines were found here.")]
 
 

@@ -43,6 +43,9 @@ class StepSpec:
     devices: int
     perturb: str
     batch_norm: str
+    variant: str
+    # Whether this step climbs, where the host decides; None: decided in the program.
+    climb: bool | None = None
 
     @property
     def axis_name(self) -> str | None:
@@ -63,6 +66,7 @@ class Hyper(NamedTuple):
     weight_decay: jax.Array
     rho: jax.Array
     label_smoothing: jax.Array
+    weight: jax.Array  # of the form's rule of descent
     total_steps: jax.Array
 
 
@@ -72,6 +76,7 @@ class TrainState(NamedTuple):
     params: Any
     rest: Any  # BatchNorm statistics and the like
     opt_state: Any
+    memory: Any  # of the form of ascent
     seed: jax.Array
     step: jax.Array
     loss_sum: jax.Array
@@ -89,11 +94,11 @@ def spec_of(config: RunConfig, dataset: Dataset) -> StepSpec:
         dtype=config.dtype,
         norm_axis=AXIS if config.devices > 1 and config.batch_norm == "averaged" else None,
     )
-    names = [field.name for field in dataclasses.fields(StepSpec) if field.name != "model"]
+    names = {field.name for field in dataclasses.fields(StepSpec)} - {"model", "climb"}
     return StepSpec(model=model, **{name: getattr(config, name) for name in names})
 
 
 def hyper_of(config: RunConfig, total_steps: int) -> Hyper:
     """The traced half of a run."""
-    values = (config.lr, config.momentum, config.weight_decay, config.rho, config.label_smoothing)
-    return Hyper._make(jnp.float32(value) for value in (*values, total_steps))
+    values = {n: getattr(config, n) for n in Hyper._fields if n != "total_steps"}
+    return Hyper(**{n: jnp.float32(v) for n, v in (values | {"total_steps": total_steps}).items()})

@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-import asam_jax
-from experiments import augment, models
+from experiments import augment, gradients, models
 from experiments.spec import Hyper, ModelSpec, StepSpec, TrainState
+from experiments.variants import VARIANTS
 
 # Names of the independent streams of random numbers that a seed opens.
 _INIT, _ORDER, _AUGMENT = range(3)
 
 
 def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
-    """Fresh parameters and an empty momentum."""
+    """Fresh parameters and an empty momentum; what a form remembers comes from `gradients.init`."""
     key = _stream(seed, _INIT)
     _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
     zero = jnp.zeros((), jnp.int32)
@@ -30,6 +30,7 @@ def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
         params=params,
         rest=rest,
         opt_state=_base(0.0, 0.9, 0.0, nesterov=False).init(params),
+        memory=(),
         seed=jnp.asarray(seed, jnp.uint32),
         step=zero,
         loss_sum=zero.astype(jnp.float32),
@@ -53,16 +54,21 @@ def train_step(
     labels_B = labels[index_B]
     graphdef = _graphdef(spec.model, train=True)
 
-    def loss_fn(params, rest):
+    def loss_fn(images, labels, params, rest):
         model = nnx.merge(graphdef, params, rest, copy=True)
-        logits = model(images_BxHxWxC).astype(jnp.float32)
-        loss = jnp.mean(_cross_entropy(logits, labels_B, hyper.label_smoothing))
+        logits = model(images).astype(jnp.float32)
+        loss = jnp.mean(_cross_entropy(logits, labels, hyper.label_smoothing))
         _, _, new_rest = nnx.split(model, nnx.Param, ...)
-        return loss, (new_rest, _correct(logits, labels_B))
+        return loss, (new_rest, _correct(logits, labels))
 
-    # Statistics, loss and accuracy are those of the first, unperturbed pass.
-    gradient = _gradient_fn(spec, loss_fn, hyper.rho)
-    (loss, (rest, correct)), grads = gradient(state.params, state.rest)
+    part = spec.local_batch // VARIANTS[spec.variant].part
+    (loss, (rest, correct)), grads, memory = gradients.gradient(
+        spec,
+        state,
+        hyper,
+        functools.partial(loss_fn, images_BxHxWxC, labels_B),
+        functools.partial(loss_fn, images_BxHxWxC[:part], labels_B[:part]),
+    )
     progress = state.step.astype(jnp.float32) / hyper.total_steps
     lr = hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
     base = _base(lr, hyper.momentum, hyper.weight_decay, nesterov=spec.nesterov)
@@ -73,6 +79,7 @@ def train_step(
         params=optax.apply_updates(state.params, updates),
         rest=rest,
         opt_state=opt_state,
+        memory=memory,
         seed=state.seed,
         step=state.step + 1,
         loss_sum=jnp.where(first, 0.0, state.loss_sum) + loss,
@@ -129,30 +136,6 @@ def _over_devices(spec: StepSpec, rest, correct):
         return jax.lax.pmean(leaf, spec.axis_name) if floating else leaf
 
     return jax.tree.map(average, rest), jax.lax.psum(correct, spec.axis_name)
-
-
-def _gradient_fn(spec: StepSpec, loss_fn, rho):
-    axis = spec.axis_name
-    if spec.method == "sgd":
-        return asam_jax.value_and_grad(loss_fn, rho=0.0, has_aux=True, axis_name=axis)
-    return asam_jax.value_and_grad(
-        loss_fn,
-        rho=rho,
-        operator=operator_of(spec),
-        p=spec.p,
-        has_aux=True,
-        axis_name=axis,
-        perturb_axis_name=axis if spec.perturb == "all" else None,
-    )
-
-
-def operator_of(spec: StepSpec):
-    """The normalization operator that the spec names."""
-    if spec.normalization == "identity":
-        return asam_jax.identity()
-    adapt = {"not_bias": asam_jax.not_bias, "all": asam_jax.all_leaves}[spec.adapt]
-    make = {"elementwise": asam_jax.elementwise, "filterwise": asam_jax.filterwise}
-    return make[spec.normalization](spec.eta, adapt=adapt)
 
 
 def _base(lr, momentum, weight_decay, *, nesterov: bool) -> optax.GradientTransformation:

@@ -10,11 +10,12 @@ import numpy as np
 
 from experiments import loops, processes
 from experiments.checkpoint import Checkpoints
-from experiments.config import GRADIENTS_PER_STEP, RunConfig
+from experiments.config import RunConfig
 from experiments.data import Dataset
 from experiments.progress import Progress
 from experiments.spec import TrainState, hyper_of, spec_of
 from experiments.stop import StopRequest
+from experiments.variants import gradients_per_step
 
 
 def train(
@@ -46,7 +47,7 @@ def train(
     if found is not None:
         step, state, stored = found
         history, seconds_before = stored["epochs"], stored["seconds"]
-    cost = GRADIENTS_PER_STEP[config.method] * len(seeds)
+    cost = gradients_per_step(config.method, config.variant) * len(seeds)
     progress.start(_label(configs), step * cost)
     started = time.monotonic()
 

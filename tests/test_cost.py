@@ -14,7 +14,7 @@ def compiled():
             form.name: form for form in forms.all_forms(forms.problem("resnet20", 128, "float32"))
         }
         return {
-            name: jax.jit(made[name].step, donate_argnums=0).lower(made[name].state).compile()
+            name: jax.jit(made[name].steps[0], donate_argnums=0).lower(made[name].state).compile()
             for name in ("SGD", "ASAM, element-wise")
         }
 

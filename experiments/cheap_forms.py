@@ -1,0 +1,79 @@
+"""The cheap and the refined forms of a step for `benchmark step`, as training runs them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import optax
+
+from experiments import gradients
+from experiments.forms import RHO_ASAM, Form, Problem, base, copied
+from experiments.spec import ModelSpec, StepSpec
+from experiments.variants import VARIANTS
+
+WEIGHT = 0.5
+
+
+class _Held(NamedTuple):
+    """What a step changes."""
+
+    params: Any
+    rest: Any
+    opt_state: Any
+    memory: Any
+
+
+class _Hyper(NamedTuple):
+    rho: float = RHO_ASAM
+    weight: float = WEIGHT
+
+
+def some(given: Problem, names: Sequence[str] | None) -> list[Form]:
+    """One form for each name; None: for all but the exact one, which `forms` has."""
+    return [_form(given, n) for n in ([*VARIANTS][1:] if names is None else names)]
+
+
+def _form(given: Problem, name: str) -> Form:
+    spec, tx = _spec(name), base()
+    variant = VARIANTS[name]
+    state = _Held(
+        given.params, given.rest, tx.init(given.params), gradients.init(spec, given.params)
+    )
+
+    def step_of(spec: StepSpec):
+        def step(state: _Held) -> _Held:
+            result, grads, memory = gradients.gradient(
+                spec, state, _Hyper(), given.loss, given.part(variant.part)
+            )
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            return _Held(params, result[1], opt_state, memory)
+
+        return step
+
+    if variant.every == 1:
+        return Form(name, copied(state), (step_of(spec),))
+    # Two programs, as the host loop has them; the one that does not climb runs k - 1 times.
+    climb, stay = (step_of(dataclasses.replace(spec, climb=climb)) for climb in (True, False))
+    steps = (climb, *[stay] * (variant.every - 1))
+    return Form(name, copied(state), steps, makes=variant.every)
+
+
+def _spec(name: str) -> StepSpec:
+    model = ModelSpec("", 10, (32, 32, 3), (), (), "float32")
+    return StepSpec(
+        model=model,
+        method="asam",
+        normalization="elementwise",
+        adapt="not_bias",
+        eta=0.01,
+        p=2.0,
+        nesterov=False,
+        augment=False,
+        cutout=0,
+        batch_size=1,
+        devices=1,
+        perturb="all",
+        batch_norm="averaged",
+        variant=name,
+    )

@@ -1,0 +1,57 @@
+"""The cheap and the refined forms of a sharpness-aware step, by name, as data."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What a form does differently from exact ASAM (or SAM)."""
+
+    text: str
+    every: int = 1  # climbs at every so many steps
+    part: int = 1  # climbs along the gradient of 1 / part of the batch
+    steady: float | None = None  # decay of the average of the ascent's gradients
+    remembers: float | None = None  # decay of the average of last gradients, alone or with a part
+    momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
+    descent: str | None = None  # a rule of asam_jax by name, with the run's weight
+    friendly: bool = False  # climbs along the batch's own part of the gradient
+
+    @property
+    def one_gradient(self) -> bool:
+        """Whether a step takes no gradient at w."""
+        return self.momentum != 0 or (self.remembers is not None and self.part == 1)
+
+    @property
+    def gradients(self) -> float:
+        """Gradients of a whole batch that a step costs."""
+        if self.one_gradient:
+            return 1.0
+        return 1.0 + 1.0 / (self.part * self.every)
+
+
+EXACT = "exact"
+VARIANTS = {
+    EXACT: Variant("two gradients"),
+    "every4": Variant("climbs at every 4th step", every=4),
+    "every16": Variant("climbs at every 16th step", every=16),
+    "look4": Variant("LookSAM, k = 4", every=4, descent="look"),
+    "look16": Variant("LookSAM, k = 16", every=16, descent="look"),
+    "part4": Variant("climbs along 1/4 of the batch", part=4),
+    "part16": Variant("climbs along 1/16 of the batch", part=16),
+    "part16-steady": Variant("climbs along 1/16 of the batch, averaged", part=16, steady=0.5),
+    "part16-last": Variant(
+        "climbs along 1/16 of the batch plus the last gradient", part=16, remembers=0.0
+    ),
+    "momentum": Variant("climbs along the momentum", momentum=1),
+    "momentum-ahead": Variant("looks ahead along the momentum (momentum-SAM)", momentum=-1),
+    "last": Variant("climbs along the last gradient", remembers=0.0),
+    "remember": Variant("climbs along an average of the last gradients", remembers=0.7),
+    "gsam": Variant("GSAM", descent="gsam"),
+    "wsam": Variant("WSAM", descent="wsam"),
+    "friendly": Variant("Friendly SAM", friendly=True),
+}
+
+
+def gradients_per_step(method: str, variant: str = EXACT) -> float:
+    """Gradients of a whole batch that a step of a method costs."""
+    return 1.0 if method == "sgd" else VARIANTS[variant].gradients
