@@ -52,6 +52,9 @@ def benchmark_pareto(
     radii: Annotated[
         str | None, typer.Option(help="Radii to choose from, with commas between.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="See the command models; else the data set's own.")
+    ] = None,
     label_noise: Annotated[
         float | None, typer.Option(help="Share of labels drawn anew; else the data set's own.")
     ] = None,
@@ -74,6 +77,7 @@ def benchmark_pareto(
         dataset,
         options.split(forms),
         options.levels(radii, "radii"),
+        model=model,
         label_noise=label_noise,
         subset=subset,
         epochs=epochs,

@@ -1,0 +1,141 @@
+"""Forms of a step in training: their loops, their names, and the choice of their settings."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from cli import call
+from test_loops import SEEDS, run, setting
+
+from experiments import config, data, pareto, pareto_report, variants
+from experiments.config import ConfigError
+from experiments.tables import groups
+
+pytestmark = pytest.mark.usefixtures("flax_promotes")
+EVIDENCE = pathlib.Path(__file__).parent.parent / "experiments" / "evidence" / "results.jsonl"
+
+
+@pytest.mark.parametrize("variant", ["look4", "part16-steady", "last"])
+def test_the_same_seed_gives_the_same_run_on_either_loop(variant):
+    """The host decides in one whether to climb, a condition in the other."""
+    made, dataset = setting("asam", variant=variant, weight=0.3, rho=0.3)
+    scanned, _ = run("scan", made, dataset, SEEDS)
+    hosted, _ = run("host", made, dataset, SEEDS[1:])
+    one = jax.tree.map(lambda x: x[1], scanned)
+    for a, b in zip(jax.tree.leaves(hosted.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+
+
+def test_what_climbs_at_every_step_is_the_exact_form(monkeypatch):
+    monkeypatch.setitem(variants.VARIANTS, "every1", variants.Variant("", every=1))
+    monkeypatch.setitem(variants.VARIANTS, "sigma0", variants.Variant("", descent="gsam"))
+    exact, _ = run("host", *setting("asam"), [0])
+    for name in ("every1", "sigma0"):
+        same, _ = run("host", *setting("asam", variant=name), [0])
+        for a, b in zip(jax.tree.leaves(exact.params), jax.tree.leaves(same.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_finished_runs_keep_the_names_that_they_had_before_there_were_forms():
+    record = json.loads(EVIDENCE.read_text().splitlines()[-1])
+    names = ("dataset", "method", "label_noise", "seed", "rho", "epochs")
+    given = {n: record[n] for n in names if n != "rho" or record["method"] != "sgd"}
+    made = config.make(**given)
+    assert made.run_id(record["dataset_fingerprint"]) == record["run_id"]
+    other = config.make("digits", "asam", variant="last")
+    assert other.as_json()["variant"] == "last" and "variant" not in made.as_json()
+
+
+def test_the_validation_split_is_the_last_training_images_with_their_true_labels():
+    whole = data.load("digits")
+    made = config.make("digits", "asam", label_noise=0.4, validation=0.25)
+    dataset = data.prepare(whole, made)
+    count = len(whole.train_labels)
+    held = round(0.25 * count)
+    assert len(dataset.train_labels) == count - held
+    np.testing.assert_array_equal(dataset.test_images, whole.train_images[count - held :])
+    np.testing.assert_array_equal(dataset.test_labels, whole.train_labels[count - held :])
+    assert not np.array_equal(dataset.train_labels, whole.train_labels[: count - held])
+
+
+def test_every_form_has_as_many_settings_to_choose_from():
+    plan = pareto.plan("digits", None, None, seeds=5, tuning_seeds=2)
+    assert plan.forms == list(variants.VARIANTS)
+    assert {len(plan.candidates(form)) for form in plan.forms} == {len(pareto.RADII)}
+    seeds = {run.seed for run in plan.tuning(plan.candidates("last")[0])}
+    assert seeds.isdisjoint(run.seed for run in plan.final("sgd"))
+
+
+def test_the_best_on_the_validation_split_is_chosen():
+    records = [
+        dict(rho=rho, test_accuracy_final=accuracy, **form)
+        for form, rho, accuracy in [
+            ({}, 0.5, 90.0),
+            ({}, 0.5, 92.0),
+            ({}, 1.0, 93.0),
+            ({}, 1.0, 88.0),
+            (dict(variant="look4", weight=0.3), 0.5, 80.0),
+            (dict(variant="look4", weight=0.7), 0.5, 81.0),
+        ]
+    ]
+    assert pareto.choose(records) == {
+        "exact": dict(variant="exact", rho=0.5, weight=0.0),
+        "look4": dict(variant="look4", rho=0.5, weight=0.7),
+    }
+
+
+def test_gains_are_relative_to_exact_asams_above_sgd():
+    def line(method, accuracy, epochs=30, **values):
+        made = config.make("digits", method, epochs=epochs, **values).as_json()
+        return made | dict(test_accuracy_final=accuracy, dataset_fingerprint="x")
+
+    found = groups(
+        [
+            line("sgd", 80.0),
+            line("sgd", 84.0, epochs=60),
+            line("asam", 90.0),
+            line("asam", 89.0, variant="part16"),
+            line("asam", 78.0, variant="last"),
+        ]
+    )
+    assert pareto_report.gains(found) == pytest.approx(
+        {"SGD": 0.0, "SGD, twice the epochs": 0.4, "ASAM": 1.0, "part16": 0.9, "last": -0.2}
+    )
+    text = pareto_report.table(found)
+    costs = [row.split("|")[3].strip() for row in text.splitlines()[2:]]
+    assert costs == ["1", "1", "1.062", "2", "2"]
+
+
+def test_pareto_runs_to_its_table_and_picture(tmp_path):
+    arguments = ["--forms", "part16", "--radii", "0.5,1", "--epochs", 1, "--seeds", 1]
+    arguments += ["--tuning-seeds", 1, "--model", "mlp"]
+    done = call("benchmark", "pareto", *arguments, "--workdir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| part16 " in text and "| SGD, twice the epochs " in text
+    assert "Chosen from 2 settings a form, 1 runs each." in text
+    assert (tmp_path / "pareto_digits_mlp_noise40.png").stat().st_size > 10_000
+    again = call("benchmark", "pareto", *arguments, "--workdir", tmp_path)
+    assert "4 of 4 runs are finished already." in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["benchmark", "pareto", "--forms", "nosam"], "unknown form 'nosam'; the known ones are: "),
+        (["benchmark", "pareto", "--dataset", "mnist"], "unknown dataset 'mnist'"),
+        (["benchmark", "pareto", "--radii", "x"], "radii='x' must be numbers"),
+        (["train", "--variant", "nosam"], "unknown variant 'nosam'"),
+        (["train", "--method", "sgd", "--variant", "last"], "is a form of sam and asam"),
+    ],
+)
+def test_bad_names_are_answered_with_the_known_ones(arguments, message, tmp_path):
+    done = call(*arguments, "--workdir", tmp_path)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_forms_run_on_one_device():
+    with pytest.raises(ConfigError, match="one device"):
+        config.make("digits", "asam", variant="last", devices=2)
