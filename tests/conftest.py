@@ -14,8 +14,23 @@ from hypothesis import settings  # noqa: E402
 # Two workers share the files; the long ones go first, so that neither waits for the other at last.
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
 
+# Most of these files' time is LLVM's, on programs that run a few times or never; what they assert
+# does not depend on the last bits.
+QUICKLY_COMPILED = ("cost", "models", "benchmark", "figures")
+
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def llvm_effort(request):
+    """Little of it for the files named above; XLA's own passes are the same with and without."""
+    if request.path.stem.removeprefix("test_") not in QUICKLY_COMPILED:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
