@@ -14,13 +14,7 @@ from unittest import mock
 
 from experiments.__main__ import main
 
-# Processes that tests start share what they compile; half of a start is compilation.
 _FOLDER = tempfile.TemporaryDirectory(prefix="asam_jax_processes_")
-ENVIRONMENT = {
-    "JAX_COMPILATION_CACHE_DIR": f"{_FOLDER.name}/compiled",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.forked"])
 
@@ -55,7 +49,6 @@ def start(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | ENVIRONMENT,
     )
 
 
@@ -83,8 +76,7 @@ class Fork:
         self._process = _FORKS.Process(
             target=forked.run, args=(words, *map(str, self._files), environment or {})
         )
-        with mock.patch.dict(os.environ, ENVIRONMENT):  # JAX reads it when it is imported
-            self._process.start()
+        self._process.start()
 
     @property
     def returncode(self):
