@@ -42,6 +42,7 @@ def llvm_effort(request):
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # or a file that compares bits with another process gets these programs
 
 
 @pytest.fixture(autouse=True)
