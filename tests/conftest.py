@@ -1,11 +1,21 @@
 """Settings under which the whole suite runs: strict promotion and eight CPU devices."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAG = "--xla_force_host_platform_device_count"
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
+
+# What takes long to compile is compiled once for both workers and the processes that they start,
+# anew in every run of the suite.
+_COMPILED = "JAX_COMPILATION_CACHE_DIR"
+if _COMPILED not in os.environ:
+    _folder = tempfile.TemporaryDirectory(prefix="asam_jax_compiled_")
+    os.environ[_COMPILED] = _folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -14,8 +24,25 @@ from hypothesis import settings  # noqa: E402
 # Two workers share the files; the long ones go first, so that neither waits for the other at last.
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
 
+# Most of these files' time is LLVM's, on programs that run a few times or never; what they assert
+# does not depend on the last bits.
+QUICKLY_COMPILED = ("cost", "models", "benchmark", "figures", "theorem1")
+QUICKLY_COMPILED += ("sharded_loop", "communication", "landscape")
+
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def llvm_effort(request):
+    """Little of it for the files named above; XLA's own passes are the same with and without."""
+    if request.path.stem.removeprefix("test_") not in QUICKLY_COMPILED:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # or a file that compares bits with another process gets these programs
 
 
 @pytest.fixture(autouse=True)

@@ -66,7 +66,10 @@ def test_a_notebook_opens_in_colab_and_installs_what_it_needs(name):
 # jupyter_core warns of a change of its folders.
 @pytest.mark.filterwarnings("ignore:Jupyter is migrating:DeprecationWarning")
 @each
-def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
+def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
+    # Half of the time is LLVM's; without its effort one comparison of many_devices is too strict.
+    if name != "many_devices":
+        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     notebook = build.execute(build.read(name), tmp_path)
     assert len(pictures(notebook)) == len(pictures(committed(name)))
     assert not [o for o in outputs(notebook) if o.output_type == "error"]

@@ -1,9 +1,6 @@
 """Two real processes with four devices each do what one with eight does."""
 
-import os
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,7 +10,7 @@ from experiments import config, data, loops
 from experiments.checkpoint import Checkpoints
 from experiments.processes import STEPS_BETWEEN_TALKS
 from experiments.spec import hyper_of, spec_of
-from tests.cli import ENVIRONMENT, call, lines
+from tests.cli import Fork, call, lines
 
 EPOCHS, SUBSET, BATCH = 4, 256, 64  # 16 steps
 RUN = ["train", "--model", "mlp", "--perturb", "device", "--epochs", EPOCHS]
@@ -31,19 +28,11 @@ def free_port():
 def two_processes(workdir, *arguments, own=((), ())):
     """Exit code, output and errors of each; `own` are the arguments of one alone."""
     address = f"localhost:{free_port()}"
-    env = os.environ | ENVIRONMENT
-    env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-    command = [sys.executable, "-m", "experiments", *RUN, "--workdir", workdir, "--distributed"]
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [*RUN, "--workdir", workdir, "--distributed"]
     command += ["--coordinator", address, "--num-processes", 2, *arguments]
     started = [
-        subprocess.Popen(
-            [str(word) for word in (*command, "--process-id", number, *own[number])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        for number in range(2)
+        Fork(*command, "--process-id", number, *own[number], environment=env) for number in range(2)
     ]
     try:
         outputs = [process.communicate(timeout=240) for process in started]
