@@ -99,8 +99,8 @@ def measure(
     }
     if torch:
         shared["versions"] |= torch_step.versions()
-        for form, step in torch_step.steps(model, batch_size).items():
-            timed.append(TimedElsewhere(torch_step.name_of(form), step))
+        elsewhere = torch_step.steps(model, batch_size)
+        timed += [TimedElsewhere(name, step) for name, step in elsewhere.items()]
     for one in timed:
         one.run()
     for _ in tqdm(range(repeats), desc="measuring", leave=False):

@@ -5,12 +5,14 @@ Channels last, which is PyTorch's faster layout on a CPU. ASAM scales the tensor
 compared is the step, not the network.
 """
 
+import importlib.metadata
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from experiments import torch_peers
 from experiments.config import ConfigError
 from experiments.forms import LEARNING_RATE, MOMENTUM, RHO_ASAM, RHO_SAM, WEIGHT_DECAY
 
@@ -30,7 +32,7 @@ def name_of(form: str) -> str:
 
 
 def steps(model: str, batch_size: int) -> dict[str, Callable[[], float]]:
-    """For each of METHODS a function that takes one step and returns its seconds."""
+    """By name, for each of METHODS and each peer, a function that steps and returns its seconds."""
     torch = _torch()
     if model not in DEPTHS:
         raise ConfigError(
@@ -41,16 +43,24 @@ def steps(model: str, batch_size: int) -> dict[str, Callable[[], float]]:
     images = torch.tensor(rng.normal(size=(batch_size, 3, 32, 32)), dtype=torch.float32)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.tensor(rng.integers(10, size=batch_size))
-    return {
-        form: _step(torch, DEPTHS[model], images, labels, rho, adaptive)
+    made = {
+        name_of(form): _step(torch, DEPTHS[model], images, labels, rho, adaptive)
         for form, (rho, adaptive) in METHODS.items()
     }
 
+    def new_network():
+        return _network(torch, DEPTHS[model]).to(memory_format=torch.channels_last)
+
+    return made | torch_peers.steps(torch, new_network, images, labels)
+
 
 def versions() -> dict[str, str]:
-    """PyTorch's version and the threads that it computes with."""
+    """PyTorch's version, the threads that it computes with, and the peers' version."""
     torch = _torch()
-    return {"torch": torch.__version__, "torch_threads": str(torch.get_num_threads())}
+    found = {"torch": torch.__version__, "torch_threads": str(torch.get_num_threads())}
+    if torch_peers.library() is not None:
+        found["pytorch_optimizer"] = importlib.metadata.version("pytorch_optimizer")
+    return found
 
 
 def _torch() -> Any:
