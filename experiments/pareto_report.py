@@ -115,7 +115,7 @@ def _sorted(found: list[Group]) -> list[Group]:
 
 def _picture(found: list[Group], path: Path, title: str) -> None:
     """Accuracy over cost, with the line of those that nothing cheaper beats."""
-    figure, axes = style.figure((7.0, 4.6))
+    figure, axes = style.figure((7.0, 5.4))
     epochs = _shortest(found)
     points = [(cost(g, epochs), *mean_std(g.final), name_of(g, epochs)) for g in _sorted(found)]
     best, front = -1.0, []
@@ -128,17 +128,27 @@ def _picture(found: list[Group], path: Path, title: str) -> None:
     )
     low = min(y for _, y, _, _ in points)
     high = max(y for _, y, _, _ in points)
-    over = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-    gap, last = (high - low) / 18, {}
+    gap, last = (high - low) / 26, {}
     for x, y, std, name in points:
         color = style.COLORS["sgd" if name.startswith("SGD") else "asam"]
         axes.errorbar([x], [y], [std or 0.0], color=color, marker="o", markersize=4, elinewidth=0.6)
         # Labels of one cost stand in a column, best on top, each below the one before.
         at = min(y, last.get(x, float("inf")) - gap)
         last[x] = at
-        axes.annotate(name, (x, y), (x * 1.02, at), fontsize=7, va="center", color=color, bbox=over)
+        left = x == points[0][0]  # the cheapest have room on their left
+        axes.annotate(
+            name,
+            (x, y),
+            (x * (0.97 if left else 1.03), at),
+            fontsize=7,
+            ha="right" if left else "left",
+            va="center",
+            color=color,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": color},
+        )
     axes.set_xscale("log")
-    axes.set_xlim(0.96, 2.6)
+    axes.set_xlim(0.8, 2.6)
     axes.set_xticks([1, 1.25, 1.5, 2], ["1", "1.25", "1.5", "2"])
     axes.minorticks_off()
     axes.set_xlabel("cost of training (SGD = 1)")

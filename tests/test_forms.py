@@ -125,7 +125,7 @@ def test_a_form_takes_the_steps_that_its_paper_describes(name):
         dict(ascent=asam_jax.friendly_ascent(0.0)),
         dict(ascent=optax.ema(0.0, debias=False)),
     ],
-    ids=range(7),
+    ids=["every", "schedule", "look", "gsam", "wsam", "friendly", "ema"],
 )
 def test_in_its_limit_a_form_is_exact_asam(arguments):
     params, _ = trained(asam_jax.sharpness_aware(many.RHO, **arguments))
@@ -133,7 +133,9 @@ def test_in_its_limit_a_form_is_exact_asam(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [dict(every=100), dict(descent=asam_jax.wsam_descent(0.0))], ids=str
+    "arguments",
+    [dict(every=100), dict(descent=asam_jax.wsam_descent(0.0))],
+    ids=["every 100th", "no weight"],
 )
 def test_in_the_other_limit_it_is_gradient_descent(arguments):
     def rule(memory, number, w, gradient):
