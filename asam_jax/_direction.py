@@ -8,6 +8,7 @@ import optax
 
 from asam_jax import _checks, _vectors
 from asam_jax._checks import PyTree, Scalar
+from asam_jax._gradient import is_zero
 from asam_jax._operators import Operator, elementwise
 from asam_jax._perturbation import perturbation
 
@@ -114,10 +115,12 @@ def momentum_ascent(
     operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
     p: Scalar = 2.0,
     sign: int = 1,
+    contrast: Scalar = 0.0,
 ) -> PyTree:
     """Returns w + eps, eps along what the optimizer remembers: a step costs one gradient.
 
-        eps = perturbation(w, sign * momentum, rho=rho, operator=operator, p=p)
+        direction = sign * remembered - contrast * momentum
+        eps = perturbation(w, direction, rho=rho, operator=operator, p=p)
 
     Take the gradient there and update w with it; no other gradient is needed, and nothing is kept
     beyond the optimizer's own state:
@@ -138,12 +141,16 @@ def momentum_ascent(
       p: the order of the region's norm, from 1 to infinity.
       sign: 1 climbs along the averaged gradients; -1 looks ahead along the step to come, as
         momentum-SAM does.
+      contrast: how much of the optimizer's momentum is taken away from what `remember` keeps,
+        which leaves the mini-batch's own part as in Friendly SAM; may be traced. 1 - m is its
+        sigma = 1 for `optax.sgd(lr, momentum=m)`, whose momentum is a sum, and 1 for Adam's mean.
 
     Returns:
       w + eps, a tree like params.
 
     Raises:
-      ValueError: if opt_state holds no momentum, or sign is not 1 or -1; as `perturbation`.
+      ValueError: if opt_state holds no momentum (with contrast: not both), if sign is not 1 or -1
+        or contrast < 0 (where concrete); as `perturbation`.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -158,30 +165,35 @@ def momentum_ascent(
 
     References:
       Becker et al., Momentum-SAM: Sharpness Aware Minimization without Computational Overhead,
-      2024.
+      2024; Li et al., Friendly Sharpness-Aware Minimization, 2024.
     """
     if sign not in (1, -1):
         raise ValueError(f"sign must be 1 or -1, got {sign!r}.")
-    direction = _remembered(params, opt_state)
+    _checks.at_least("contrast", contrast, 0.0)
+    contrasted = not is_zero(contrast)
+    direction = _remembered(params, opt_state, _NAMES[:1] if contrasted else _NAMES)
     if sign == -1:
         direction = jax.tree.map(jnp.negative, direction)
+    if contrasted:
+        momentum = _remembered(params, opt_state, _NAMES[1:])
+        direction = _vectors.plus(direction, -jnp.asarray(contrast), momentum)
     eps = perturbation(params, direction, rho=rho, operator=operator, p=p)
     return jax.tree.map(jnp.add, params, eps)
 
 
-def _remembered(params: PyTree, opt_state: optax.OptState) -> PyTree:
-    for name in _NAMES:
+def _remembered(params: PyTree, opt_state: optax.OptState, names: tuple[str, ...]) -> PyTree:
+    for name in names:
         found = optax.tree.get_all_with_path(opt_state, name)
         if len(found) > 1:
             raise ValueError(
                 f"opt_state holds {len(found)} fields named {name!r}; put asam_jax.remember(decay) "
-                "into the chain, which says what to climb along."
+                "into the chain, which says what to climb along, and give it one momentum."
             )
         if found:
             direction = found[0][1]
             return jax.tree.map(lambda m, w: m.astype(w.dtype), direction, params)
     raise ValueError(
-        f"opt_state holds no momentum (none of {', '.join(_NAMES)}): give the optimizer one "
+        f"opt_state holds no momentum (none of {', '.join(names)}): give the optimizer one "
         "(optax.sgd(lr, momentum=0.9)), or put asam_jax.remember() into the chain to climb along "
         "the last gradient."
     )

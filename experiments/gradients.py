@@ -83,9 +83,9 @@ def _at_another_direction(spec, variant: Variant, state: Held, rho, loss_fn, par
         eps = asam_jax.perturbation(state.params, direction, **how)
         at = jax.tree.map(jnp.add, state.params, eps)
     else:
-        source = state.opt_state if variant.momentum else memory
-        sign = variant.momentum or 1
-        at = asam_jax.momentum_ascent(state.params, source, sign=sign, **how)
+        source = (memory, state.opt_state)
+        how |= dict(sign=variant.momentum or 1, contrast=variant.contrast)
+        at = asam_jax.momentum_ascent(state.params, source, **how)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)

@@ -12,6 +12,7 @@ class Variant:
     part: int = 1  # climbs along the gradient of 1 / part of the batch
     steady: float | None = None  # decay of the average of the ascent's gradients
     remembers: float | None = None  # decay of the average of last gradients, alone or with a part
+    contrast: float = 0.0  # how much of the momentum is taken away from the last gradient
     momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
     descent: str | None = None  # a rule of asam_jax by name, with the run's weight
     friendly: bool = False  # climbs along the batch's own part of the gradient
@@ -45,6 +46,9 @@ VARIANTS = {
     "momentum": Variant("climbs along the momentum", momentum=1),
     "momentum-ahead": Variant("looks ahead along the momentum (momentum-SAM)", momentum=-1),
     "last": Variant("climbs along the last gradient", remembers=0.0),
+    "last-friendly": Variant(
+        "climbs along the last gradient less the momentum", remembers=0.0, contrast=0.1
+    ),
     "remember": Variant("climbs along an average of the last gradients", remembers=0.7),
     "gsam": Variant("GSAM", descent="gsam"),
     "wsam": Variant("WSAM", descent="wsam"),

@@ -57,6 +57,17 @@ def test_along_what_remember_keeps(decay):
     many.close(trained(tx), by_hand(rule))
 
 
+def test_along_the_last_gradient_less_the_momentum():
+    def rule(memory, number, w, gradient):
+        last, m = memory.get("last", zeros(w)), memory.get("m", zeros(w))
+        memory["last"] = gradient(climbed(w, mix(last, -0.3, m)))
+        memory["m"] = mix(memory["last"], 0.7, m)
+        return memory["m"]
+
+    tx = optax.chain(asam_jax.remember(), optax.sgd(LR, momentum=0.7))
+    many.close(trained(tx, contrast=0.3), by_hand(rule))
+
+
 @pytest.mark.usefixtures("flax_promotes")
 def test_along_the_first_moment_of_adam():
     params, x, y = many.problem()
@@ -101,6 +112,10 @@ def test_what_cannot_be_remembered():
     momentum = optax.sgd(0.1, momentum=0.9).init(params)
     with pytest.raises(ValueError, match="sign must be 1 or -1, got 0"):
         asam_jax.momentum_ascent(params, momentum, rho=0.5, sign=0)
+    with pytest.raises(ValueError, match=r"holds no momentum \(none of direction\)"):
+        asam_jax.momentum_ascent(params, momentum, rho=0.5, contrast=0.1)
+    with pytest.raises(ValueError, match="contrast must be at least 0"):
+        asam_jax.momentum_ascent(params, momentum, rho=0.5, contrast=-0.1)
     with pytest.raises(ValueError, match="rho must be at least 0"):
         asam_jax.momentum_ascent(params, momentum, rho=-1.0)
 
