@@ -48,27 +48,29 @@ def _powers(root: jax.Array, top: jax.Array, r: Any) -> jax.Array:
     return _power(_fraction(_power(root, inner), _power(top, inner)), outer)
 
 
-def _steepest(
-    scales: list[jax.Array], grads: list[jax.Array], p: Any, norm_dtype: Any
-) -> tuple[list[jax.Array], jax.Array]:
-    """The leaves of (|T g| / max|T g|) ** ((q - 1) / 2), and the p-norm of their squares.
+def _roots(scales: list[jax.Array], grads: list[jax.Array]) -> list[jax.Array]:
+    """sqrt(T) sqrt|g|, since T |g| can overflow or underflow where T and g do not."""
+    return [jnp.sqrt(t) * jnp.sqrt(jnp.abs(g)) for t, g in zip(scales, grads, strict=True)]
 
-    It works on sqrt(T) sqrt|g|, since T |g| can overflow or underflow where T and g do not.
-    """
-    roots = [jnp.sqrt(t) * jnp.sqrt(jnp.abs(g)) for t, g in zip(scales, grads, strict=True)]
+
+def _halves(roots: list[jax.Array], top: jax.Array, p: Any) -> list[jax.Array]:
+    """The leaves of (|T g| / max|T g|) ** ((q - 1) / 2)."""
+    r = math.inf if not isinstance(p, jax.Array) and p == 1 else 1.0 / (p - 1.0)  # q - 1
+    return [_powers(root, top.astype(root.dtype), r) for root in roots]
+
+
+def _top_and_norm(roots: list[jax.Array], p: Any, norm_dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """sqrt(max|T g|), or 1 where all is zero, and the p-norm of the squares of `_halves`."""
     peak = jnp.stack([jnp.max(root, initial=0.0).astype(norm_dtype) for root in roots]).max()
     top = jnp.where(peak == 0, jnp.ones_like(peak), peak)
-
-    r = math.inf if not isinstance(p, jax.Array) and p == 1 else 1.0 / (p - 1.0)  # q - 1
-    halves = [_powers(root, top.astype(root.dtype), r) for root in roots]
     # ||x^(q-1)||_p = (sum x^q)^(1/p), and x^q = (x^(1/2) x^((q-1)/2))^2
     sums = [
         jnp.sum(jnp.square(_fraction(root, top.astype(root.dtype)) * half)).astype(norm_dtype)
-        for root, half in zip(roots, halves, strict=True)
+        for root, half in zip(roots, _halves(roots, top, p), strict=True)
     ]
     norm = jnp.power(jnp.stack(sums).sum(), 1.0 / jnp.asarray(p).astype(norm_dtype))
     norm = jnp.where(peak == 0, jnp.ones_like(peak), norm)
-    return halves, jnp.where(jnp.isfinite(peak), norm, jnp.nan)
+    return top, jnp.where(jnp.isfinite(peak), norm, jnp.nan)
 
 
 def perturbation(
@@ -129,19 +131,23 @@ def perturbation(
     leaves, treedef = jax.tree.flatten(params)
     if not leaves:
         return params
-    scales = operator(params)
-    _checks.scales(params, scales)
-
+    _checks.scales(params, operator(params))
     dtypes = [wide(w) for w in leaves]
     norm_dtype = widest(dtypes)
-    t = [jnp.asarray(s).astype(d) for s, d in zip(jax.tree.leaves(scales), dtypes, strict=True)]
-    g = [jnp.asarray(x).astype(d) for x, d in zip(jax.tree.leaves(grads), dtypes, strict=True)]
 
-    halves, norm = _steepest(t, g, p, norm_dtype)
+    def widened(tree: PyTree) -> list[jax.Array]:
+        arrays = zip(jax.tree.leaves(tree), dtypes, strict=True)
+        return [jnp.asarray(x).astype(d) for x, d in arrays]
+
+    roots = _roots(widened(operator(params)), widened(grads))
+    top, norm = _top_and_norm(roots, p, norm_dtype)
     factor = jnp.asarray(rho).astype(norm_dtype) / norm
+    # T_w is as large as the parameters: behind the barrier it is computed again, not kept.
+    params, grads, top, factor = jax.lax.optimization_barrier((params, grads, top, factor))
+    t, g = widened(operator(params)), widened(grads)
 
     def leaf_eps(w: Any, scale: jax.Array, grad: jax.Array, half: jax.Array) -> jax.Array:
         eps = (scale * half) * half * (jnp.sign(grad) * factor.astype(grad.dtype))
         return eps.astype(jnp.result_type(w))
 
-    return jax.tree.unflatten(treedef, map(leaf_eps, leaves, t, g, halves))
+    return jax.tree.unflatten(treedef, map(leaf_eps, leaves, t, g, _halves(_roots(t, g), top, p)))

@@ -29,6 +29,5 @@ def test_two_gradients_and_nothing_else(compiled):
 
 
 def test_temporary_memory_is_that_of_one_gradient(compiled):
-    """To two decimals: how XLA packs the two passes moves the third."""
-    found = ratio(compiled, lambda program: program.memory_analysis().temp_size_in_bytes)
-    assert round(found, 2) <= 1.02
+    """Neither eps nor T_w is kept beside it, which are half a percent each."""
+    assert ratio(compiled, lambda program: program.memory_analysis().temp_size_in_bytes) <= 1.02
