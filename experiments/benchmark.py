@@ -106,32 +106,33 @@ def measure(
     for _ in tqdm(range(repeats), desc="measuring", leave=False):
         for one in timed:
             one.seconds.append(one.run())
-    seconds = {one.form.name: one.seconds for one in timed}
+    kept = {
+        form.name: (copies[form.name] - copies["SGD"]) / _bytes(given.params)
+        for form in made
+        if form not in parts
+    }
+    return [_line(one, timed, kept.get(one.form.name)) | shared for one in timed]
+
+
+def _line(one: Timed | TimedElsewhere, timed: list, copies: float | None) -> dict[str, Any]:
+    """What one form was measured to cost, beside SGD, its floor and PyTorch."""
+    seconds = {other.form.name: other.seconds for other in timed}
     floors = [
         2 * gradient + update
         for gradient, update in zip(seconds["one gradient"], seconds["base update"], strict=True)
     ]
-    parameters = _bytes(given.params)
-    return [
-        {
-            "form": one.form.name,
-            "seconds": statistics.median(one.seconds),
-            "time_over_sgd": _median_ratio(one.seconds, seconds["SGD"]),
-            "time_over_two_gradients_and_update": _median_ratio(one.seconds, floors),
-            "time_over_torch": _over_torch(one.form.name, seconds),
-            "flops": one.flops,
-            "flops_over_sgd": _ratio(one.flops, timed[0].flops),
-            "temporary_bytes": one.temporary_bytes,
-            "temporary_over_sgd": _ratio(one.temporary_bytes, timed[0].temporary_bytes),
-            "parameter_copies": (
-                (copies[one.form.name] - copies["SGD"]) / parameters
-                if one.form.name in copies and one.form not in parts
-                else None
-            ),
-            **shared,
-        }
-        for one in timed
-    ]
+    return {
+        "form": one.form.name,
+        "seconds": statistics.median(one.seconds),
+        "time_over_sgd": _median_ratio(one.seconds, seconds["SGD"]),
+        "time_over_two_gradients_and_update": _median_ratio(one.seconds, floors),
+        "time_over_torch": _over_torch(one.form.name, seconds),
+        "flops": one.flops,
+        "flops_over_sgd": _ratio(one.flops, timed[0].flops),
+        "temporary_bytes": one.temporary_bytes,
+        "temporary_over_sgd": _ratio(one.temporary_bytes, timed[0].temporary_bytes),
+        "parameter_copies": copies,
+    }
 
 
 def _over_torch(name: str, seconds: dict[str, list[float]]) -> float | None:
