@@ -8,9 +8,8 @@ import optax
 
 from asam_jax import _checks, _vectors
 from asam_jax._checks import PyTree, Scalar
-from asam_jax._gradient import is_zero
+from asam_jax._gradient import ascended, is_zero
 from asam_jax._operators import Operator, elementwise
-from asam_jax._perturbation import perturbation
 
 
 def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientTransformation:
@@ -177,8 +176,7 @@ def momentum_ascent(
     if contrasted:
         momentum = _remembered(params, opt_state, _NAMES[1:])
         direction = _vectors.plus(direction, -jnp.asarray(contrast), momentum)
-    eps = perturbation(params, direction, rho=rho, operator=operator, p=p)
-    return jax.tree.map(jnp.add, params, eps)
+    return ascended(params, direction, rho=rho, operator=operator, p=p)
 
 
 def _remembered(params: PyTree, opt_state: optax.OptState, names: tuple[str, ...]) -> PyTree:

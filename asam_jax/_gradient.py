@@ -19,6 +19,20 @@ def is_zero(rho: Any) -> bool:
     return isinstance(rho, (int, float)) and rho == 0
 
 
+def ascended(
+    params: PyTree,
+    direction: PyTree,
+    axis_name: AxisName = None,
+    *,
+    rho: Scalar,
+    operator: Operator,
+    p: Scalar,
+) -> PyTree:
+    """Returns w + eps, with eps along a direction; its gradient is each device's own."""
+    eps = perturbation(params, direction, rho=rho, operator=operator, p=p)
+    return _collectives.varying(jax.tree.map(jnp.add, params, eps), axis_name)
+
+
 def value_and_grad(
     fun: Callable[..., Any],
     *,
@@ -87,19 +101,18 @@ def value_and_grad(
         _collectives.check_mapped(axis_name)
         params = _collectives.varying(params, axis_name)
 
-        def ascended(grads: PyTree) -> PyTree:
+        def climbed(grads: PyTree) -> PyTree:
             shared = _collectives.mean(grads, perturb_axis_name)
-            eps = perturbation(params, shared, rho=rho, operator=operator, p=p)
-            return _collectives.varying(jax.tree.map(jnp.add, params, eps), axis_name)
+            return ascended(params, shared, axis_name, rho=rho, operator=operator, p=p)
 
         if is_zero(rho):
             result, grads = both(params, *args, **kwargs)
         elif ascent_fun is not None:
-            at = ascended(jax.grad(ascent_fun)(params, *args, **kwargs))
+            at = climbed(jax.grad(ascent_fun)(params, *args, **kwargs))
             result, grads = both(at, *args, **kwargs)
         else:
             result, grads = both(params, *args, **kwargs)
-            grads = second_pass(ascended(grads), *args, **kwargs)
+            grads = second_pass(climbed(grads), *args, **kwargs)
             grads = grads[0] if has_aux else grads
         grads = _collectives.mean(grads, axis_name)
         if has_aux:

@@ -131,7 +131,8 @@ def perturbation(
     leaves, treedef = jax.tree.flatten(params)
     if not leaves:
         return params
-    _checks.scales(params, operator(params))
+    scales = operator(params)
+    _checks.scales(params, scales)
     dtypes = [wide(w) for w in leaves]
     norm_dtype = widest(dtypes)
 
@@ -139,7 +140,7 @@ def perturbation(
         arrays = zip(jax.tree.leaves(tree), dtypes, strict=True)
         return [jnp.asarray(x).astype(d) for x, d in arrays]
 
-    roots = _roots(widened(operator(params)), widened(grads))
+    roots = _roots(widened(scales), widened(grads))
     top, norm = _top_and_norm(roots, p, norm_dtype)
     factor = jnp.asarray(rho).astype(norm_dtype) / norm
     # T_w is as large as the parameters: behind the barrier it is computed again, not kept.

@@ -11,9 +11,8 @@ from asam_jax import _checks, _collectives
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._collectives import AxisName
 from asam_jax._descent import Descent
-from asam_jax._gradient import is_zero
+from asam_jax._gradient import ascended, is_zero
 from asam_jax._operators import Operator, elementwise
-from asam_jax._perturbation import perturbation
 
 Radius = Scalar | optax.Schedule
 
@@ -95,8 +94,8 @@ def sharpness_aware(
         axis_name, which takes two reductions instead of one where each device has its own eps.
 
     Returns:
-      A transformation. Its state is a `SharpnessAwareState`, a step count. Other keyword
-      arguments of update are ignored, and a chain hands them on.
+      A transformation. Its state is a `SharpnessAwareState`: a step count, and what ascent and
+      descent keep. Other keyword arguments of update are ignored, and a chain hands them on.
 
     Raises:
       ValueError: if rho < 0, p < 1 or every < 1 (where concrete); in update, if grad_fn or params
@@ -146,7 +145,6 @@ def sharpness_aware(
         gradient = _checks.gradient_function(grad_fn)
         _checks.parameters(params)
         _checks.no_placeholders(updates)
-        state = SharpnessAwareState(*state)
         new_state = state._replace(count=optax.safe_increment(state.count))
         if is_zero(rho) and axis_name is None:
             return updates, new_state
@@ -159,9 +157,9 @@ def sharpness_aware(
             if ascent is not None:
                 direction, ascent_state = ascent.update(shared, ascent_state, params)
             radius = rho(state.count) if callable(rho) else rho
-            eps = perturbation(params, direction, rho=radius, operator=operator, p=p)
-            ascended = _collectives.varying(jax.tree.map(jnp.add, params, eps), axis_name)
-            new = gradient(ascended)
+            new = gradient(
+                ascended(params, direction, axis_name, rho=radius, operator=operator, p=p)
+            )
             _checks.same_tree(
                 "updates", updates, "grad_fn's result", new, dtypes=True, hint=_GRAD_FN_HINT
             )

@@ -14,9 +14,7 @@ def _total(tree: PyTree) -> jax.Array:
     """The sum of all entries, in the widest of the leaves' dtypes."""
     leaves = jax.tree.leaves(tree)
     dtype = widest(leaf.dtype for leaf in leaves)
-    return functools.reduce(
-        op.add, [jnp.sum(leaf).astype(dtype) for leaf in leaves], jnp.zeros((), dtype)
-    )
+    return sum((jnp.sum(leaf).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
 
 
 def widened(tree: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ import optax
 from experiments import gradients
 from experiments.forms import RHO_ASAM, Form, Problem, base, copied
 from experiments.spec import ModelSpec, StepSpec
-from experiments.variants import VARIANTS
+from experiments.variants import EXACT, VARIANTS
 
 WEIGHT = 0.5
 
@@ -30,7 +30,9 @@ class _Hyper(NamedTuple):
 
 def some(given: Problem, names: Sequence[str] | None) -> list[Form]:
     """One form for each name; None: for all but the exact one, which `forms` has."""
-    return [_form(given, n) for n in ([*VARIANTS][1:] if names is None else names)]
+    if names is None:
+        names = [name for name in VARIANTS if name != EXACT]
+    return [_form(given, name) for name in names]
 
 
 def _form(given: Problem, name: str) -> Form:

@@ -1,6 +1,7 @@
 """The table and the picture of `benchmark pareto`, from its result lines alone."""
 
 import statistics
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,10 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
 
 
 def _budget(tuning: list[Group]) -> str:
-    settings = statistics.multimode(
-        sum(_form(g) == form for g in tuning) for form in {_form(g) for g in tuning}
-    )
-    runs = sorted({len(g.runs) for g in tuning})
-    said = " to ".join(str(n) for n in dict.fromkeys((runs[0], runs[-1]))) if runs else "0"
-    return f"Chosen from {settings[0] if settings else 0} settings a form, {said} runs each."
+    settings = Counter(map(_form, tuning))
+    runs = sorted({len(g.runs) for g in tuning}) or [0]
+    said = " to ".join(str(n) for n in dict.fromkeys((runs[0], runs[-1])))
+    return f"Chosen from {max(settings.values(), default=0)} settings a form, {said} runs each."
 
 
 def _form(group: Group) -> str:

@@ -5,6 +5,7 @@ Channels last, which is PyTorch's faster layout on a CPU. ASAM scales the tensor
 compared is the step, not the network.
 """
 
+import functools
 import importlib.metadata
 import time
 from collections.abc import Callable
@@ -48,9 +49,7 @@ def steps(model: str, batch_size: int) -> dict[str, Callable[[], float]]:
         for form, (rho, adaptive) in METHODS.items()
     }
 
-    def new_network():
-        return _network(torch, DEPTHS[model]).to(memory_format=torch.channels_last)
-
+    new_network = functools.partial(_network, torch, DEPTHS[model])
     return made | torch_peers.steps(torch, new_network, images, labels)
 
 
@@ -75,7 +74,7 @@ def _torch() -> Any:
 
 
 def _step(torch, blocks: int, images, labels, rho: float, adaptive: bool) -> Callable[[], float]:
-    network = _network(torch, blocks).to(memory_format=torch.channels_last)
+    network = _network(torch, blocks)
     optimizer = torch.optim.SGD(
         network.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
@@ -113,7 +112,7 @@ def _ascend(torch, network, rho: float, adaptive: bool) -> list[tuple[Any, Any]]
 
 
 def _network(torch, blocks: int):
-    """The ResNet of experiments.models.resnet, layer for layer."""
+    """The ResNet of experiments.models.resnet, layer for layer, channels last."""
     nn = torch.nn
 
     def conv(inputs: int, outputs: int, size: int, stride: int = 1):
@@ -142,4 +141,4 @@ def _network(torch, blocks: int):
             layers.append(Block(width, outputs, 2 if stage and not index else 1))
             width = outputs
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
-    return nn.Sequential(*layers, *head)
+    return nn.Sequential(*layers, *head).to(memory_format=torch.channels_last)
