@@ -59,6 +59,9 @@ def benchmark_pareto(
         float | None, typer.Option(help="Share of labels drawn anew; else the data set's own.")
     ] = None,
     subset: options.Subset = None,
+    augment: Annotated[
+        bool | None, typer.Option(help="Crop, flip and cutout; else the data set's own.")
+    ] = None,
     epochs: options.Epochs = None,
     seeds: options.Seeds = 5,
     tuning_seeds: Annotated[
@@ -80,6 +83,7 @@ def benchmark_pareto(
         model=model,
         label_noise=label_noise,
         subset=subset,
+        augment=augment,
         epochs=epochs,
         seeds=seeds,
         tuning_seeds=tuning_seeds,

@@ -17,10 +17,12 @@ from experiments.variants import EXACT, VARIANTS
 VALIDATION = 0.25
 RADII = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 WEIGHTS = {"look": (0.3, 0.7), "gsam": (0.1, 0.3), "wsam": (0.6, 0.8)}
-# What a data set's comparison is unless the command says otherwise.
+# What a data set's comparison is unless the command says otherwise. Both are such that SGD learns
+# the wrong labels: where a small network does not even learn the right ones, as ResNet-8 under
+# augmentation, there is no gain whose share a form could keep.
 PROBLEMS: dict[str, dict[str, Any]] = {
     "digits": dict(model="cnn", epochs=30, label_noise=0.4, subset=None),
-    "cifar10": dict(model="resnet8", epochs=30, label_noise=0.0, subset=10_000),
+    "cifar10": dict(model="resnet8", epochs=20, label_noise=0.4, subset=5000, augment=False),
 }
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import style
+from experiments import config, style
 from experiments.results import format_mean_std, mean_std
 from experiments.summaries import Section, commands, measured_on
 from experiments.tables import Group, groups, markdown
@@ -20,22 +20,24 @@ FOOTNOTE = (
     "settings for every form and by seeds of their own; the test set chose nothing. Gain kept: the "
     "rise above SGD at the same epochs, relative to exact ASAM's."
 )
-_PROBLEM = ("dataset", "model", "label_noise", "subset")
+_PROBLEM = ("dataset", "model", "label_noise", "subset", "augment")
 
 
 def sections(records: list[dict[str, Any]]) -> list[Section]:
-    """One for each data set, network, label noise and number of images."""
+    """One for each data set, network, label noise, number of images, with augmentation or not."""
     found: dict[tuple, list[Group]] = {}
     for group in groups(records):
         found.setdefault(tuple(group[name] for name in _PROBLEM), []).append(group)
     made = []
-    for (dataset, model, noise, subset), of_problem in found.items():
+    for (dataset, model, noise, subset, augmented), of_problem in found.items():
         final = [g for g in of_problem if not g.runs[0].get("validation")]
         if not final:
             continue
         name = f"{dataset}, {model}, {100 * noise:g}% label noise"
         if subset:
             name += f", {subset:,} images"
+        if config.DATASET_DEFAULTS[dataset]["augment"] and not augmented:
+            name += " without augmentation"
         picture = f"pareto_{dataset}_{model}_noise{100 * noise:g}.png"
         tuning = [g for g in of_problem if g.runs[0].get("validation")]
         body = [table(final), FOOTNOTE, _budget(tuning), measured_on(of_problem), commands(final)]
