@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from experiments import commands_benchmark, commands_figures, commands_train, options, paper
+from experiments import (
+    allocator,
+    commands_benchmark,
+    commands_figures,
+    commands_train,
+    options,
+    paper,
+)
 from experiments.options import WORKDIR
 
 app = typer.Typer(
@@ -162,4 +169,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    allocator.restart_with_huge_pages()
     main()
