@@ -29,9 +29,12 @@ class _Hyper(NamedTuple):
 
 
 def some(given: Problem, names: Sequence[str] | None) -> list[Form]:
-    """One form for each name; None: for all but the exact one, which `forms` has."""
+    """One form for each name; None: for all whose steps are alike, without the exact one.
+
+    `forms` has that.
+    """
     if names is None:
-        names = [name for name in VARIANTS if name != EXACT]
+        names = [name for name in VARIANTS if name != EXACT and not VARIANTS[name].step_varies]
     return [_form(given, name) for name in names]
 
 
@@ -45,7 +48,7 @@ def _form(given: Problem, name: str) -> Form:
     def step_of(spec: StepSpec):
         def step(state: _Held) -> _Held:
             result, grads, memory = gradients.gradient(
-                spec, state, _Hyper(), given.loss, given.part(variant.part)
+                spec, state, _Hyper(), given.loss, given.part(variant.part), spec.climb is not False
             )
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import asam_jax
+from experiments import stale
 from experiments.spec import StepSpec
 from experiments.variants import EXACT, VARIANTS, Variant
 
@@ -37,6 +38,8 @@ _DESCENTS = {
 def init(spec: StepSpec, params: Any) -> Any:
     """What a form remembers from step to step; nothing for most."""
     variant = VARIANTS[spec.variant]
+    if variant.stale:
+        return stale.init(params)
     if variant.remembers is not None:
         return asam_jax.remember(variant.remembers).init(params)
     if variant.steady is not None:
@@ -47,16 +50,27 @@ def init(spec: StepSpec, params: Any) -> Any:
 
 
 def gradient(
-    spec: StepSpec, state: Held, hyper, loss_fn: LossFn, part_fn: LossFn
+    spec: StepSpec, state: Held, hyper, loss_fn: LossFn, part_fn: LossFn, climb: Any = True
 ) -> tuple[tuple[jax.Array, Any], Any, Any]:
     """((loss, aux), gradient, what is remembered).
 
     Loss, statistics and accuracy are those of the first, unperturbed pass over the whole batch;
-    forms that have none give those at w + eps. `part_fn` is the loss of a part of the batch.
+    forms that have none give those at w + eps. `part_fn` is the loss of a part of the batch, and
+    `climb` says whether this step climbs, where not all do.
     """
     variant = VARIANTS[spec.variant]
     if spec.method == "sgd" or spec.variant == EXACT:
         return *_exact(spec, loss_fn, hyper.rho)(state.params, state.rest), state.memory
+    if variant.stale:
+        return stale.gradient(
+            state.memory,
+            state.params,
+            lambda params: loss_fn(params, state.rest),
+            lambda grads: asam_jax.perturbation(
+                state.params, grads, rho=hyper.rho, operator=operator_of(spec), p=spec.p
+            ),
+            climb,
+        )
     if variant.one_gradient or variant.part > 1:
         return _at_another_direction(spec, variant, state, hyper.rho, loss_fn, part_fn)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
@@ -65,7 +79,7 @@ def gradient(
         state.memory,
         state.params,
         grad_fn=lambda params: jax.grad(loss_fn, has_aux=True)(params, state.rest)[0],
-        climb=spec.climb,
+        climb=climb,
     )
     return result, updates, memory
 
@@ -121,7 +135,6 @@ def _link(spec: StepSpec, variant: Variant, rho, weight) -> optax.GradientTransf
         jnp.asarray(rho),
         operator=operator_of(spec),
         p=spec.p,
-        every=variant.every,
         ascent=asam_jax.friendly_ascent() if variant.friendly else None,
         descent=_DESCENTS[variant.descent](weight) if variant.descent else None,
     )

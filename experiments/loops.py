@@ -20,7 +20,6 @@ from experiments.config import ConfigError
 from experiments.data import Dataset
 from experiments.sharded import ShardedLoop
 from experiments.spec import Hyper, StepSpec, TrainState
-from experiments.variants import VARIANTS
 
 EVALUATION_BATCH = 1000
 
@@ -52,7 +51,7 @@ class HostLoop:
         order = _order(self.spec, self.seed, jnp.int32(epoch), len(labels))
         previous = None
         for number in range(start, self.steps_per_epoch):
-            spec = self._at(epoch * self.steps_per_epoch + number)
+            spec = self._at(state, epoch * self.steps_per_epoch + number)
             state, loss = self._step(spec, state, order, images, labels, self.hyper)
             if previous is not None:
                 previous.block_until_ready()
@@ -63,17 +62,15 @@ class HostLoop:
         """A step on the first epoch's order, to see how long one takes."""
         images, labels = self.train
         order = _order(self.spec, self.seed, jnp.int32(0), len(labels))
-        return self._step(self._at(0), state, order, images, labels, self.hyper)[0]
+        return self._step(self._at(state, 0), state, order, images, labels, self.hyper)[0]
 
-    def _at(self, step: int) -> StepSpec:
+    def _at(self, state: TrainState, step: int) -> StepSpec:
         """The spec of a step that climbs, or of one that does not, where there are both.
 
         Decided here, since a convolution inside a condition is as slow as inside scan.
         """
-        every = VARIANTS[self.spec.variant].every
-        if every == 1:
-            return self.spec
-        return dataclasses.replace(self.spec, climb=step % every == 0)
+        climb = stepping.climbs(self.spec, state, step, self.hyper)
+        return self.spec if climb is True else dataclasses.replace(self.spec, climb=bool(climb))
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """Loss summed over the test set and number right, one entry for each seed."""

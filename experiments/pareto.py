@@ -16,7 +16,7 @@ from experiments.variants import EXACT, VARIANTS
 
 VALIDATION = 0.25
 RADII = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-WEIGHTS = {"look": (0.3, 0.7), "gsam": (0.1, 0.3), "wsam": (0.6, 0.8)}
+WEIGHTS = {"look": (0.3, 0.7), "gsam": (0.1, 0.3), "wsam": (0.6, 0.8), "stale": (0.2, 0.4)}
 # What a data set's comparison is unless the command says otherwise. Both are such that SGD learns
 # the wrong labels: where a small network does not even learn the right ones, as ResNet-8 under
 # augmentation, there is no gain whose share a form could keep.
@@ -38,7 +38,7 @@ class Plan:
 
     def candidates(self, form: str) -> list[dict[str, Any]]:
         """The settings of a form; a form with a weight has every other radius, at two weights."""
-        weights = WEIGHTS.get(VARIANTS[form].descent or "")
+        weights = WEIGHTS.get(VARIANTS[form].weighs or "")
         if weights is None:
             return [dict(variant=form, rho=rho) for rho in self.radii]
         return [

@@ -64,8 +64,10 @@ def _shortest(found: list[Group]) -> int:
 
 
 def cost(group: Group, epochs: int) -> float:
-    """In steps of SGD over so many epochs."""
-    return gradients_per_step(group["method"], _form(group)) * group["epochs"] / epochs
+    """In steps of SGD over so many epochs; counted in the runs where training decided it."""
+    known = gradients_per_step(group["method"], _form(group))
+    counted = statistics.mean(run.get("gradients_per_step", known) for run in group.runs)
+    return counted * group["epochs"] / epochs
 
 
 def name_of(group: Group, epochs: int) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments import augment, gradients, models
+from experiments import augment, gradients, models, stale
 from experiments.spec import Hyper, ModelSpec, StepSpec, TrainState
 from experiments.variants import VARIANTS
 
@@ -68,6 +68,7 @@ def train_step(
         hyper,
         functools.partial(loss_fn, images_BxHxWxC, labels_B),
         functools.partial(loss_fn, images_BxHxWxC[:part], labels_B[:part]),
+        climbs(spec, state, state.step, hyper) if spec.climb is None else spec.climb,
     )
     progress = state.step.astype(jnp.float32) / hyper.total_steps
     lr = hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
@@ -86,6 +87,14 @@ def train_step(
         correct_sum=jnp.where(first, 0, state.correct_sum) + correct,
     )
     return new_state, loss
+
+
+def climbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
+    """Whether the step of that number takes a second gradient; a bool or a scalar array."""
+    variant = VARIANTS[spec.variant]
+    if variant.stale:
+        return stale.climbs(state.memory, hyper.weight)
+    return variant.climbs(number, hyper.total_steps)
 
 
 def evaluate(

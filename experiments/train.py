@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import loops, processes
+from experiments import loops, processes, stale
 from experiments.checkpoint import Checkpoints
 from experiments.config import RunConfig
 from experiments.data import Dataset
@@ -95,6 +95,8 @@ def _summary(state, history, index: int, seconds: float, seeds: int) -> dict[str
     params = jax.tree.map(lambda x: np.asarray(x), state.params)
     if np.ndim(state.step) > 0:
         params = jax.tree.map(lambda x: x[index], params)
+    cost = stale.gradients_per_step(state.memory, state.step)
+    measured = {} if cost is None else {"gradients_per_step": float(np.atleast_1d(cost)[index])}
     return {
         "test_accuracy_final": epochs["test_accuracy"][-1],
         "test_accuracy_max": max(epochs["test_accuracy"]),
@@ -102,6 +104,7 @@ def _summary(state, history, index: int, seconds: float, seeds: int) -> dict[str
         "wall_seconds": round(seconds, 2),
         "seeds_in_program": seeds,
         "metrics": epochs,
+        **measured,
     }
 
 

@@ -9,6 +9,8 @@ class Variant:
 
     text: str
     every: int = 1  # climbs at every so many steps
+    during: tuple[float, float] = (0.0, 1.0)  # and in this share of the training only
+    stale: bool = False  # climbs along the last ascent's direction while it is good; see `stale`
     part: int = 1  # climbs along the gradient of 1 / part of the batch
     steady: float | None = None  # decay of the average of the ascent's gradients
     remembers: float | None = None  # decay of the average of last gradients, alone or with a part
@@ -24,10 +26,28 @@ class Variant:
 
     @property
     def gradients(self) -> float:
-        """Gradients of a whole batch that a step costs."""
+        """Gradients of a whole batch that a step costs, at most."""
         if self.one_gradient:
             return 1.0
-        return 1.0 + 1.0 / (self.part * self.every)
+        start, end = self.during
+        return 1.0 + (end - start) / (self.part * self.every)
+
+    @property
+    def step_varies(self) -> bool:
+        """Whether there is no one step, or round of k steps, that the training consists of."""
+        return self.stale or self.during != (0.0, 1.0)
+
+    @property
+    def weighs(self) -> str | None:
+        """What the run's weight is for, where the form has one."""
+        return "stale" if self.stale else self.descent
+
+    def climbs(self, step, total):
+        """Whether a step, counted from 0, of so many takes a second gradient; may be traced."""
+        if self.every == 1 and not self.step_varies:
+            return True
+        start, end = self.during
+        return (step % self.every == 0) & (start * total <= step) & (step < end * total)
 
 
 EXACT = "exact"
@@ -35,6 +55,9 @@ VARIANTS = {
     EXACT: Variant("two gradients"),
     "every4": Variant("climbs at every 4th step", every=4),
     "every16": Variant("climbs at every 16th step", every=16),
+    "early4": Variant("climbs at every 4th step of the first quarter", every=4, during=(0.0, 0.25)),
+    "late4": Variant("climbs at every 4th step of the last quarter", every=4, during=(0.75, 1.0)),
+    "stale": Variant("climbs along a stale direction, anew at a low cosine", stale=True),
     "look4": Variant("LookSAM, k = 4", every=4, descent="look"),
     "look16": Variant("LookSAM, k = 16", every=16, descent="look"),
     "part4": Variant("climbs along 1/4 of the batch", part=4),

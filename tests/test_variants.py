@@ -4,12 +4,14 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cli import call
 from test_loops import SEEDS, run, setting
 
-from experiments import config, data, pareto, pareto_report, variants
+import asam_jax
+from experiments import config, data, loops, pareto, pareto_report, spec, stale, variants
 from experiments.config import ConfigError
 from experiments.tables import groups
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("flax_promotes")
 EVIDENCE = pathlib.Path(__file__).parent.parent / "experiments" / "evidence" / "results.jsonl"
 
 
-@pytest.mark.parametrize("variant", ["look4", "part16-steady", "last"])
+@pytest.mark.parametrize("variant", ["look4", "part16-steady", "last", "early4", "stale"])
 def test_the_same_seed_gives_the_same_run_on_either_loop(variant):
     """The host decides in one whether to climb, a condition in the other."""
     made, dataset = setting("asam", variant=variant, weight=0.3, rho=0.3)
@@ -36,6 +38,60 @@ def test_what_climbs_at_every_step_is_the_exact_form(monkeypatch):
         same, _ = run("host", *setting("asam", variant=name), [0])
         for a, b in zip(jax.tree.leaves(exact.params), jax.tree.leaves(same.params), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stale_direction_is_taken_anew_below_the_cosine_and_counted():
+    """Never below any: the exact form's ascents, at twice SGD's cost. Else as the rule goes."""
+    always, _ = run("host", *setting("asam", variant="stale", weight=2.0), [0])
+    exact, _ = run("host", *setting("asam"), [0])
+    assert int(always.memory.ascents) == int(always.step)
+    for a, b in zip(jax.tree.leaves(exact.params), jax.tree.leaves(always.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    made, dataset = setting("asam", variant="stale", weight=0.3, rho=0.5)
+    hyper = spec.hyper_of(made, 100)
+    loop = loops.make_loop("host", spec.spec_of(made, dataset), dataset, hyper, [0])
+    below = 1  # the first step always climbs
+    for state, _ in loop.epoch(loop.init(), 0, 0):
+        assert int(state.memory.ascents) == below
+        below += float(state.memory.cosine) < 0.3
+
+
+def test_stale_against_numpy():
+    """A step with a stale direction, and one with a fresh one, of a quadratic loss."""
+    a = np.array([[3.0, 1.0], [1.0, 2.0]])
+    w, kept, rho = np.array([1.0, -2.0]), np.array([0.5, 1.0]), 0.3
+    state = stale.StaleState(jnp.asarray(kept, jnp.float32), jnp.float32(0), jnp.int32(4))
+
+    def loss(w):
+        return 0.5 * w @ jnp.asarray(a, jnp.float32) @ w, None
+
+    def eps_of(g):
+        return asam_jax.perturbation(
+            jnp.asarray(w, jnp.float32), g, rho=rho, operator=asam_jax.identity()
+        )
+
+    for climb, direction in ((False, kept), (True, a @ w), (jnp.array(True), a @ w)):
+        eps = rho * direction / np.linalg.norm(direction)
+        expected = a @ (w + eps)
+        (value, _), grads, new = stale.gradient(
+            state, jnp.asarray(w, jnp.float32), loss, eps_of, climb
+        )
+        np.testing.assert_allclose(value, 0.5 * (w + eps) @ a @ (w + eps), rtol=1e-5)
+        np.testing.assert_allclose(grads, expected, rtol=1e-5)
+        np.testing.assert_allclose(new.direction, direction, rtol=1e-6)
+        cosine = expected @ direction / np.linalg.norm(expected) / np.linalg.norm(direction)
+        np.testing.assert_allclose(new.cosine, cosine, rtol=1e-5)
+        assert int(new.ascents) == 4 + bool(climb)
+
+
+@pytest.mark.parametrize(
+    ("form", "steps"), [("early4", range(0, 25, 4)), ("late4", range(76, 100, 4))]
+)
+def test_a_schedule_of_ascents(form, steps):
+    variant = variants.VARIANTS[form]
+    assert [n for n in range(100) if variant.climbs(n, 100)] == list(steps)
+    assert variant.gradients == 1 + 1 / 16
 
 
 def test_finished_runs_keep_the_names_that_they_had_before_there_were_forms():
@@ -98,14 +154,22 @@ def test_gains_are_relative_to_exact_asams_above_sgd():
             line("asam", 90.0),
             line("asam", 89.0, variant="part16"),
             line("asam", 78.0, variant="last"),
+            line("asam", 85.0, variant="stale", weight=0.2) | dict(gradients_per_step=1.5),
         ]
     )
     assert pareto_report.gains(found) == pytest.approx(
-        {"SGD": 0.0, "SGD, twice the epochs": 0.4, "ASAM": 1.0, "part16": 0.9, "last": -0.2}
+        {
+            "SGD": 0.0,
+            "SGD, twice the epochs": 0.4,
+            "ASAM": 1.0,
+            "part16": 0.9,
+            "last": -0.2,
+            "stale": 0.5,
+        }
     )
     text = pareto_report.table(found)
     costs = [row.split("|")[3].strip() for row in text.splitlines()[2:]]
-    assert costs == ["1", "1", "1.062", "2", "2"]
+    assert costs == ["1", "1", "1.062", "1.5", "2", "2"]
 
 
 def test_pareto_runs_to_its_table_and_picture(tmp_path):
