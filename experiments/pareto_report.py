@@ -118,7 +118,7 @@ def _sorted(found: list[Group]) -> list[Group]:
 
 def _picture(found: list[Group], path: Path, title: str) -> None:
     """Accuracy over cost, with the line of those that nothing cheaper beats."""
-    figure, axes = style.figure((7.0, 5.4))
+    figure, axes = style.figure((8.6, 5.4))
     epochs = _shortest(found)
     points = [(cost(g, epochs), *mean_std(g.final), name_of(g, epochs)) for g in _sorted(found)]
     best, front = -1.0, []
@@ -131,18 +131,46 @@ def _picture(found: list[Group], path: Path, title: str) -> None:
     )
     low = min(y for _, y, _, _ in points)
     high = max(y for _, y, _, _ in points)
-    gap, last = (high - low) / 26, {}
-    for x, y, std, name in points:
+    for number, column in enumerate(_columns(points)):
+        _draw(axes, column, gap=(high - low) / 26, left=number == 0)
+    axes.set_xscale("log")
+    axes.set_xlim(0.85, 2.6)
+    axes.set_xticks([1, 1.25, 1.5, 2], ["1", "1.25", "1.5", "2"])
+    axes.minorticks_off()
+    axes.set_xlabel("cost of training (SGD = 1)")
+    axes.set_ylabel("final test accuracy (%)")
+    axes.set_title(title)
+    style.save(figure, path)
+
+
+_Point = tuple[float, float, float | None, str]  # cost, accuracy, its deviation, name
+
+
+def _columns(points: list[_Point]) -> list[list[_Point]]:
+    """Points whose labels would meet, the cheapest apart: their labels have room on the left."""
+    columns: list[list[_Point]] = []
+    for point in points:
+        first = columns[-1][0][0] if columns else 0.0
+        near = point[0] < 1.08 * first if len(columns) > 1 else point[0] == first
+        if near:
+            columns[-1].append(point)
+        else:
+            columns.append([point])
+    return columns
+
+
+def _draw(axes, column: list[_Point], *, gap: float, left: bool) -> None:
+    """Points, and beside them their labels, best on top, each at least `gap` below the last."""
+    label = 0.98 * column[0][0] if left else 1.02 * column[-1][0]
+    last = float("inf")
+    for x, y, std, name in sorted(column, key=lambda point: -point[1]):
         color = style.COLORS["sgd" if name.startswith("SGD") else "asam"]
         axes.errorbar([x], [y], [std or 0.0], color=color, marker="o", markersize=4, elinewidth=0.6)
-        # Labels of one cost stand in a column, best on top, each below the one before.
-        at = min(y, last.get(x, float("inf")) - gap)
-        last[x] = at
-        left = x == points[0][0]  # the cheapest have room on their left
+        last = min(y, last - gap)
         axes.annotate(
             name,
             (x, y),
-            (x * (0.97 if left else 1.03), at),
+            (label, last),
             fontsize=7,
             ha="right" if left else "left",
             va="center",
@@ -150,11 +178,3 @@ def _picture(found: list[Group], path: Path, title: str) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": color},
         )
-    axes.set_xscale("log")
-    axes.set_xlim(0.8, 2.6)
-    axes.set_xticks([1, 1.25, 1.5, 2], ["1", "1.25", "1.5", "2"])
-    axes.minorticks_off()
-    axes.set_xlabel("cost of training (SGD = 1)")
-    axes.set_ylabel("final test accuracy (%)")
-    axes.set_title(title)
-    style.save(figure, path)
