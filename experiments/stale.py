@@ -66,4 +66,4 @@ def gradients_per_step(state: Any, steps: Any) -> Any:
 
 def _cosine(a: Any, b: Any) -> jax.Array:
     lengths = optax.tree.norm(a) * optax.tree.norm(b)
-    return optax.tree.vdot(a, b) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+    return jnp.asarray(optax.tree.vdot(a, b)) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
