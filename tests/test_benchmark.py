@@ -30,10 +30,10 @@ def test_two_gradients_are_twice_the_work(measured):
 
 
 def test_cheap_forms_do_the_work_that_their_names_say(measured):
-    """XLA counts about two FLOPs a weight for eps itself, beside six an image for a gradient."""
+    """XLA counts up to 40 FLOPs a weight for eps itself, beside 6 * 128 for a batch's gradient."""
     flops = {record["form"]: record["flops_over_sgd"] for record in measured}
     for name in CHEAP:
-        assert flops[name] == pytest.approx(VARIANTS[name].gradients, abs=0.05)
+        assert flops[name] == pytest.approx(VARIANTS[name].gradients, abs=0.06)
 
 
 def test_only_what_alternates_keeps_a_copy_of_the_parameters(measured):
