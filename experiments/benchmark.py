@@ -104,7 +104,7 @@ def measure(
     for one in timed:
         one.run()
     for number in tqdm(range(repeats), desc="measuring", leave=False):
-        # Each round begins elsewhere: what follows PyTorch finds its threads still waiting awake.
+        # Each round begins elsewhere, so that none always follows PyTorch, which is last.
         first = number * len(timed) // repeats
         for one in timed[first:] + timed[:first]:
             one.seconds.append(one.run())
