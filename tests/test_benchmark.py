@@ -18,7 +18,7 @@ CHEAP = ("every4", "part16", "last", "friendly")
 @pytest.fixture(scope="module")
 def measured():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return benchmark.measure("mlp", 128, "float32", repeats=1, torch=False, cheap=CHEAP)
+        return benchmark.measure("mlp", 256, "float32", repeats=1, torch=False, cheap=CHEAP)
 
 
 def test_two_gradients_are_twice_the_work(measured):
@@ -30,10 +30,10 @@ def test_two_gradients_are_twice_the_work(measured):
 
 
 def test_cheap_forms_do_the_work_that_their_names_say(measured):
-    """XLA counts up to 40 FLOPs a weight for eps itself, beside 6 * 128 for a batch's gradient."""
+    """XLA counts some 30 FLOPs a weight for eps itself, beside 1058 for this batch's gradient."""
     flops = {record["form"]: record["flops_over_sgd"] for record in measured}
     for name in CHEAP:
-        assert flops[name] == pytest.approx(VARIANTS[name].gradients, abs=0.06)
+        assert flops[name] == pytest.approx(VARIANTS[name].gradients, abs=0.05)
 
 
 def test_only_what_alternates_keeps_a_copy_of_the_parameters(measured):
@@ -56,7 +56,7 @@ def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
         assert record["kind"] == "benchmark_step" and record["seconds"] > 0
         assert record["versions"]["jax"] == jax.__version__ and record["device"]["kind"]
     text = benchmark.describe(measured)
-    assert "mlp, batch 128, float32" in text and "| ASAM, filter-wise" in text
+    assert "mlp, batch 256, float32" in text and "| ASAM, filter-wise" in text
     assert "base update" not in text and "PyTorch" not in text
     assert "% of SGD's step." in text
 
