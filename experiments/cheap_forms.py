@@ -1,6 +1,5 @@
 """The cheap and the refined forms of a step for `benchmark step`, as training runs them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,10 +44,10 @@ def _form(given: Problem, name: str) -> Form:
         given.params, given.rest, tx.init(given.params), gradients.init(spec, given.params)
     )
 
-    def step_of(spec: StepSpec):
+    def step_of(climb: bool):
         def step(state: _Held) -> _Held:
             result, grads, memory = gradients.gradient(
-                spec, state, _Hyper(), given.loss, given.part(variant.part), spec.climb is not False
+                spec, state, _Hyper(), given.loss, given.part(variant.part), climb
             )
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -56,11 +55,8 @@ def _form(given: Problem, name: str) -> Form:
 
         return step
 
-    if variant.every == 1:
-        return Form(name, copied(state), (step_of(spec),))
     # Two programs, as the host loop has them; the one that does not climb runs k - 1 times.
-    climb, stay = (step_of(dataclasses.replace(spec, climb=climb)) for climb in (True, False))
-    steps = (climb, *[stay] * (variant.every - 1))
+    steps = (step_of(True), *[step_of(False)] * (variant.every - 1))
     return Form(name, copied(state), steps, makes=variant.every)
 
 

@@ -66,9 +66,7 @@ def gradient(
             state.memory,
             state.params,
             lambda params: loss_fn(params, state.rest),
-            lambda grads: asam_jax.perturbation(
-                state.params, grads, rho=hyper.rho, operator=operator_of(spec), p=spec.p
-            ),
+            lambda grads: asam_jax.perturbation(state.params, grads, **_region(spec, hyper.rho)),
             climb,
         )
     if variant.one_gradient or variant.part > 1:
@@ -87,7 +85,7 @@ def gradient(
 def _at_another_direction(spec, variant: Variant, state: Held, rho, loss_fn, part_fn):
     """One pass over the whole batch, at w + eps along something cheaper than its gradient at w."""
     memory: Any = state.memory
-    how = dict(rho=rho, operator=operator_of(spec), p=spec.p)
+    how = _region(spec, rho)
     if variant.part > 1:
         direction = jax.grad(part_fn, has_aux=True)(state.params, state.rest)[0]
         if variant.steady is not None:
@@ -104,6 +102,11 @@ def _at_another_direction(spec, variant: Variant, state: Held, rho, loss_fn, par
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
     return result, grads, memory
+
+
+def _region(spec: StepSpec, rho) -> dict[str, Any]:
+    """What eps is confined to, as arguments of asam_jax."""
+    return dict(rho=rho, operator=operator_of(spec), p=spec.p)
 
 
 def operator_of(spec: StepSpec) -> Any:

@@ -33,6 +33,7 @@ class HostLoop:
         if len(seeds) != 1:
             raise ConfigError("the host loop trains one seed at a time; use --loop scan for more.")
         self.spec, self.hyper, self.seed = spec, hyper, jnp.uint32(seeds[0])
+        self._numbers = jax.device_get(hyper)  # once, not at every step that might climb
         self._step = _jitted_step(spec.model.image_shape)
         self.train = (jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
         self.test = [
@@ -69,7 +70,7 @@ class HostLoop:
 
         Decided here, since a convolution inside a condition is as slow as inside scan.
         """
-        climb = stepping.climbs(self.spec, state, step, self.hyper)
+        climb = stepping.climbs(self.spec, state, step, self._numbers)
         return self.spec if climb is True else dataclasses.replace(self.spec, climb=bool(climb))
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
