@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from asam_jax import _checks
 from asam_jax._checks import PyTree
@@ -24,9 +26,21 @@ class _Masked:
         mask = self.mask(params) if callable(self.mask) else self.mask
 
         def freeze(moves: Any, scales: PyTree) -> PyTree:
-            return jax.tree.map(lambda s: jnp.where(moves, s, jnp.zeros_like(s)), scales)
+            return jax.tree.map(lambda scale: _frozen_unless(moves, scale), scales)
 
         return jax.tree.map(freeze, mask, self.operator(params))
+
+
+def _frozen_unless(moves: Any, scale: Any) -> Any:
+    """The scale, or zeros: NumPy's where that is known while tracing, as `is_frozen` tells."""
+    if isinstance(moves, Tracer) or np.ndim(moves):
+        return jnp.where(moves, scale, jnp.zeros_like(scale))
+    return scale if moves else np.zeros((1,) * np.ndim(scale), jnp.result_type(scale))
+
+
+def is_frozen(scale: Any) -> bool:
+    """Whether a leaf with this scale is known not to move, while tracing, too."""
+    return isinstance(scale, np.ndarray) and not scale.any()
 
 
 def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Operator:

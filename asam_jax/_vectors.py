@@ -1,6 +1,5 @@
 """Inner products and norms over whole trees, safe from overflow and underflow."""
 
-import functools
 import operator as op
 
 import jax
@@ -8,13 +7,13 @@ import jax.numpy as jnp
 
 from asam_jax._checks import PyTree
 from asam_jax._dtypes import wide, widest
+from asam_jax._reductions import largest, power_of_two, safe_sqrt, total
 
 
-def _total(tree: PyTree) -> jax.Array:
+def _sum(tree: PyTree) -> jax.Array:
     """The sum of all entries, in the widest of the leaves' dtypes."""
     leaves = jax.tree.leaves(tree)
-    dtype = widest(leaf.dtype for leaf in leaves)
-    return sum((jnp.sum(leaf).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
+    return total([jnp.sum(leaf) for leaf in leaves], widest(leaf.dtype for leaf in leaves))
 
 
 def widened(tree: PyTree) -> PyTree:
@@ -27,19 +26,18 @@ def norm_and_unit(tree: PyTree) -> tuple[jax.Array, PyTree]:
     tree = widened(tree)
     leaves = jax.tree.leaves(tree)
     dtype = widest(leaf.dtype for leaf in leaves)
-    peaks = [jnp.max(jnp.abs(leaf), initial=0.0).astype(dtype) for leaf in leaves]
-    peak = functools.reduce(jnp.maximum, peaks, jnp.zeros((), dtype))
-    divisor = jnp.where(peak == 0, jnp.ones_like(peak), peak)
-    scaled = jax.tree.map(lambda leaf: leaf / divisor.astype(leaf.dtype), tree)
-    size = jnp.sqrt(_total(jax.tree.map(jnp.square, scaled)))
-    safe = jnp.where(size == 0, jnp.ones_like(size), size)
-    return peak * size, jax.tree.map(lambda leaf: leaf / safe.astype(leaf.dtype), scaled)
+    peaks = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]
+    scale = power_of_two(largest([*peaks, jnp.zeros((), dtype)], dtype))
+    scaled = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), tree)
+    size = safe_sqrt(_sum(jax.tree.map(jnp.square, scaled)))
+    inverse = 1 / jnp.where(size == 0, 1, size)
+    return scale * size, jax.tree.map(lambda leaf: leaf * inverse.astype(leaf.dtype), scaled)
 
 
 def orthogonal(vector: PyTree, unit: PyTree) -> PyTree:
     """What is left of a vector without its part along a unit vector: v - <v, u> u."""
     vector = widened(vector)
-    along = _total(jax.tree.map(op.mul, vector, unit))
+    along = _sum(jax.tree.map(op.mul, vector, unit))
     return jax.tree.map(lambda v, u: v - along.astype(u.dtype) * u, vector, unit)
 
 
