@@ -2,9 +2,7 @@
 
 Everything is made from |T g| over its largest value: T |g| itself can overflow or underflow where
 T and g do not. That value only scales and has no derivative, which changes nothing: no eps depends
-on it. All is computed leaf by leaf; two numbers, `scale` and `norm`, are shared. The last
-operation is the division by `norm`: XLA copies cheap operations into all that read them, but no
-division, so that the eps of a bias is computed once and not in each layer's fusions.
+on it. All is computed leaf by leaf; two numbers, `scale` and `norm`, are shared.
 """
 
 import dataclasses
@@ -28,8 +26,8 @@ class Order(Protocol):
         """What all leaves share, two scalars of `dtype`."""
         ...
 
-    def leaf(self, pair: Pair, rho: jax.Array, scale: jax.Array, norm: jax.Array) -> jax.Array:
-        """The eps of one leaf."""
+    def leaf(self, pair: Pair, scale: jax.Array) -> jax.Array:
+        """The eps of one leaf, but for rho and the division by `norm`."""
         ...
 
 
@@ -76,10 +74,10 @@ class _Euclidean:
         square = total([squares(t, g) for t, g in pairs], dtype)
         return scale, jnp.sqrt(_divisor(square, peak))
 
-    def leaf(self, pair: Pair, rho: jax.Array, scale: jax.Array, norm: jax.Array) -> jax.Array:
+    def leaf(self, pair: Pair, scale: jax.Array) -> jax.Array:
         t, g = pair
         capped = _capped(t, scale)
-        return capped * (capped * g) * rho / norm
+        return capped * (capped * g)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,14 +105,14 @@ class _General:
         inverse = 1 / self.p if isinstance(self.p, float) else (1 / self.p).astype(dtype)
         return top, _divisor(jnp.power(whole, inverse), peak)
 
-    def leaf(self, pair: Pair, rho: jax.Array, scale: jax.Array, norm: jax.Array) -> jax.Array:
+    def leaf(self, pair: Pair, scale: jax.Array) -> jax.Array:
         t, g = pair
         half = self._half(t, g, scale)
         eps = (t * half) * half * jnp.sign(g)
         if isinstance(self.p, Tracer):  # it may be 2: then zero entries have a derivative
             capped = _capped(t, 1 / scale)
             eps = jnp.where((g == 0) & (self.p == 2), capped * (capped * g), eps)
-        return eps * rho / norm
+        return eps
 
     def _half(self, t: jax.Array, g: jax.Array, top: jax.Array) -> jax.Array:
         """x^((q-1)/2), 0 where x is."""

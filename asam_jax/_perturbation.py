@@ -99,8 +99,10 @@ def perturbation(
     def leaf(w: Any, pair: Pair | None, dtype: Any) -> jax.Array:
         if pair is None:
             return jnp.zeros_like(w)
-        shared = (jnp.asarray(x).astype(dtype) for x in (rho, scale, norm))
-        return order.leaf(pair, *shared).astype(jnp.result_type(w))
+        eps = order.leaf(pair, scale.astype(dtype)) * jnp.asarray(rho).astype(dtype)
+        # A division comes last: XLA copies what is cheap into all that read it, but no division,
+        # so that the eps of a bias is computed once and not in each of its layer's fusions.
+        return (eps / norm.astype(dtype)).astype(jnp.result_type(w))
 
     eps = map(leaf, leaves, pairs(operator(params), grads), dtypes)
     return jax.tree.unflatten(treedef, eps)

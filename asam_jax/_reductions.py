@@ -41,6 +41,6 @@ def power_of_two(number: jax.Array) -> jax.Array:
 
 
 def safe_sqrt(number: jax.Array) -> jax.Array:
-    """The root of numbers of at least 0, with the derivative 0 where the root has an infinite one."""
+    """The root of numbers of at least 0; at 0, where its derivative is infinite, that is 0."""
     zero = number == 0
     return jnp.where(zero, jnp.zeros_like(number), jnp.sqrt(jnp.where(zero, 1, number)))
