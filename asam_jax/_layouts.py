@@ -1,4 +1,4 @@
-"""A check of the layout that a rule on filters assumes: a convolution has a bias for each of them."""
+"""A check of the layout that a rule on filters assumes: each filter has its entry in the bias."""
 
 import math
 import warnings

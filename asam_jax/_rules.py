@@ -69,7 +69,7 @@ def _is_bias(on_path: list[str], shape: tuple[int, ...]) -> bool:
     if any(_BIAS.fullmatch(word) for word in small):
         return True
     if small and _SHIFT.fullmatch(small[-1]):
-        return all(_NORM.fullmatch(word) for word in small[:-1])
+        return len(small) == 1 or any(_NORM.fullmatch(word) for word in small[:-1])
     if on_path[-1] == "b":
         lora = any(_LORA.search(name) for name in on_path)
         matrix = len(shape) > 1 if lora else len(shape) == 2 and not _of_haiku(on_path, shape)
