@@ -21,11 +21,12 @@ from asam_jax._average_sharpness import average_sharpness
 from asam_jax._bound import BoundTerms, generalization_bound_terms
 from asam_jax._descent import Descent, gsam_descent, look_descent, wsam_descent
 from asam_jax._direction import RememberState, friendly_ascent, momentum_ascent, remember
+from asam_jax._filters import flax_filter_axes, torch_filter_axes
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
 from asam_jax._operators import elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
-from asam_jax._rules import all_leaves, flax_filter_axes, not_bias, torch_filter_axes
+from asam_jax._rules import all_leaves, not_bias
 from asam_jax._sharpness import maximizer, sharpness
 from asam_jax._transform import SharpnessAwareState, sharpness_aware
 

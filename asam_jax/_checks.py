@@ -98,15 +98,41 @@ def no_placeholders(tree: PyTree) -> None:
         )
 
 
+def no_pairs(params: PyTree) -> None:
+    """Raises inside optax.contrib.split_real_and_imaginary, which does not hand grad_fn on."""
+
+    def is_pair(node: Any) -> bool:
+        return type(node).__name__ == "SplitRealAndImaginaryArrays"
+
+    for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_pair):
+        if is_pair(node):
+            raise TypeError(f"params{jax.tree_util.keystr(path)} is complex{_TWO_LEAVES}")
+
+
 def floating(name: str, tree: PyTree) -> None:
     """Raises where a leaf is not real floating point."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"{name}{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: only real "
-                "floating-point leaves can be perturbed. Keep other leaves out of the parameters "
-                "(nnx.split(model, nnx.Param, ...), eqx.filter(model, eqx.is_inexact_array))."
-            )
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        try:
+            dtype = jnp.result_type(leaf)
+        except TypeError:
+            raise TypeError(f"{where} is {leaf!r}, which is no array{_ARRAYS_ALONE}") from None
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{where} has dtype {dtype}{_TWO_LEAVES}")
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"{where} has dtype {dtype}{_ARRAYS_ALONE}")
+
+
+_ARRAYS_ALONE = (
+    ": only real floating-point leaves can be perturbed. Keep other leaves out of the parameters: "
+    "params, static = eqx.partition(model, eqx.is_inexact_array), with eqx.combine(params, static) "
+    "in the loss; or nnx.split(model, nnx.Param, ...)."
+)
+_TWO_LEAVES = (
+    ": only real floating-point leaves can be perturbed. Keep a complex parameter as two real "
+    "leaves, {'real': z.real, 'imag': z.imag}, and make jax.lax.complex(real, imag) of them in "
+    "the loss. (optax.contrib.split_real_and_imaginary does not help: it hands no grad_fn on.)"
+)
 
 
 def same_tree(

@@ -75,7 +75,7 @@ def value_and_grad(
     Raises:
       ValueError: if rho < 0 or p < 1 (where concrete), if an axis is not mapped, or if
         perturb_axis_name holds an axis that axis_name does not.
-      TypeError: if fun or operator is not callable.
+      TypeError: if fun or operator is not callable, or a leaf is not real floating point.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.sum(w**2 * x)
@@ -99,6 +99,8 @@ def value_and_grad(
     @functools.wraps(fun)
     def wrapped(params: PyTree, *args: Any, **kwargs: Any) -> Any:
         _collectives.check_mapped(axis_name)
+        if not is_zero(rho):
+            _checks.floating("params", params)
         params = _collectives.varying(params, axis_name)
 
         def climbed(grads: PyTree) -> PyTree:

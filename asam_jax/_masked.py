@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from asam_jax import _checks
 from asam_jax._checks import PyTree
+from asam_jax._names import KeyPath, address
 from asam_jax._operators import Operator
 
 
@@ -23,12 +24,59 @@ class _Masked:
         _checks.function("operator", self.operator)
 
     def __call__(self, params: PyTree) -> PyTree:
-        mask = self.mask(params) if callable(self.mask) else self.mask
+        mask = self.mask(params) if _is_function(self.mask) else self.mask
 
-        def freeze(moves: Any, scales: PyTree) -> PyTree:
-            return jax.tree.map(lambda scale: _frozen_unless(moves, scale), scales)
+        return jax.tree.map(_frozen_unless, _spread(mask, params), self.operator(params))
 
-        return jax.tree.map(freeze, mask, self.operator(params))
+
+def _is_function(mask: Any) -> bool:
+    """Whether a mask is a function of the parameters, and not a module of booleans."""
+    return callable(mask) and not any(map(_is_boolean, jax.tree.leaves(mask)))
+
+
+def _is_boolean(leaf: Any) -> bool:
+    return isinstance(leaf, (bool, np.bool_)) or getattr(leaf, "dtype", None) == np.bool_
+
+
+def _spread(mask: PyTree, params: PyTree) -> PyTree:
+    """The mask with a leaf for each of the parameters, to which its prefix applies."""
+    for path, moves in jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(moves, (bool, int, float, np.generic, np.ndarray, jax.Array)):
+            raise TypeError(
+                f"mask{jax.tree_util.keystr(path)} must be a boolean, True where the leaf trains, "
+                f"got {moves!r}. Of labels make jax.tree.map(lambda label: label == 'train', mask)."
+            )
+    try:
+        return jax.tree.map(lambda moves, part: jax.tree.map(lambda _: moves, part), mask, params)
+    except ValueError:
+        return _by_address(mask, params)
+
+
+def _by_address(mask: PyTree, params: PyTree) -> PyTree:
+    """The same by the names on the paths, where other containers or wrappers hold the leaves."""
+    known = {address(path): moves for path, moves in jax.tree_util.tree_leaves_with_path(mask)}
+    used = set()
+
+    def moves_at(path: KeyPath, leaf: Any) -> Any:
+        del leaf
+        here = address(path)
+        for length in range(len(here), -1, -1):
+            if here[:length] in known:
+                used.add(here[:length])
+                return known[here[:length]]
+        raise ValueError(
+            f"mask says nothing about params{jax.tree_util.keystr(path)}: it must have the tree "
+            "structure of params, or of a prefix of it, with True where a leaf trains."
+        )
+
+    spread = jax.tree_util.tree_map_with_path(moves_at, params)
+    for path, _ in jax.tree_util.tree_leaves_with_path(mask):
+        if address(path) not in used:
+            raise ValueError(
+                f"mask{jax.tree_util.keystr(path)} belongs to no leaf of params; mask must have "
+                "the tree structure of params, or of a prefix of it."
+            )
+    return spread
 
 
 def _frozen_unless(moves: Any, scale: Any) -> Any:
@@ -55,13 +103,16 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     Args:
       operator: the operator for the leaves that train.
       mask: a tree of booleans, True where a leaf trains: of the structure of the parameters, or
-        a prefix of it, or a function from parameters to such a tree.
+        a prefix of it, or a function from parameters to such a tree. A tree of booleans that can
+        be called (an Equinox module) is a tree. Where the containers differ (a mask made from
+        `nnx.state`, parameters as pure dicts), names on the paths tell what belongs together.
 
     Returns:
       An operator.
 
     Raises:
-      TypeError: if operator is not callable.
+      TypeError: if operator is not callable; when called, if a leaf of mask is no boolean.
+      ValueError: when called, if mask leaves out a leaf of the parameters, or names none.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> params = {"backbone": jnp.array([1.0, 2.0]), "head": jnp.array([3.0])}

@@ -10,7 +10,17 @@ import jax.numpy as jnp
 from asam_jax import _checks
 from asam_jax._checks import PyTree
 from asam_jax._dtypes import wide
-from asam_jax._rules import FilterAxes, KeyPath, LeafPredicate, flax_filter_axes, not_bias
+from asam_jax._filters import (
+    FilterAxes,
+    LayerAxes,
+    axes_of,
+    flax_filter_axes,
+    layers_of_haiku,
+    torch_filter_axes,
+)
+from asam_jax._layouts import warn_of_other_layouts
+from asam_jax._names import KeyPath
+from asam_jax._rules import LeafPredicate, not_bias
 
 Operator = Callable[[PyTree], PyTree]
 
@@ -25,10 +35,16 @@ def _elements(path: KeyPath, leaf: Any) -> None:
 
 
 def _filter_norm(weights: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """2-norm over `axes`, kept as axes of size one; safe from overflow and underflow."""
+    """2-norm over `axes`, kept as axes of size one; safe from overflow and underflow.
+
+    The unit is a constant to derivatives, which cancels: and the root is never taken at zero,
+    where its derivative is infinite. The norm's is zero there.
+    """
     largest = jnp.max(jnp.abs(weights), axis=axes, keepdims=True, initial=0.0)
-    unit = jnp.where(largest == 0, jnp.ones_like(largest), largest)
-    return largest * jnp.sqrt(jnp.sum(jnp.square(weights / unit), axis=axes, keepdims=True))
+    unit = jax.lax.stop_gradient(jnp.where(largest == 0, jnp.ones_like(largest), largest))
+    squares = jnp.sum(jnp.square(weights / unit), axis=axes, keepdims=True)
+    root = jnp.sqrt(jnp.where(squares == 0, jnp.ones_like(squares), squares))
+    return unit * jnp.where(squares == 0, jnp.zeros_like(root), root)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +54,45 @@ class _Normalization:
     eta: Any
     adapt: LeafPredicate
     filter_axes: FilterAxes
+    layer_axes: LayerAxes
 
     def __post_init__(self) -> None:
         _checks.at_least("eta", self.eta, 0.0)
         _checks.function("adapt", self.adapt)
         _checks.function("filter_axes", self.filter_axes)
+        if not (callable(self.layer_axes) or isinstance(self.layer_axes, tuple)):
+            raise TypeError(
+                f"layer_axes must be a tuple of axes or a rule (path, leaf) -> axes, got "
+                f"{self.layer_axes!r}; (0,) says that the first axis of every leaf numbers layers."
+            )
 
     def __call__(self, params: PyTree) -> PyTree:
-        return jax.tree_util.tree_map_with_path(self._scale, params)
+        scales = jax.tree_util.tree_map_with_path(self._scale, params)
+        if self.filter_axes in (flax_filter_axes, torch_filter_axes):
+            warn_of_other_layouts(params, scales)
+        return scales
 
     def _scale(self, path: KeyPath, leaf: Any) -> jax.Array:
         # eta = 0.01 beside a weight of 1 vanishes in bfloat16, so scales are float32 at least.
         dtype = wide(leaf)
         weights = jnp.asarray(leaf).astype(dtype)
-        if not self.adapt(path, leaf):
+        layers = self._layers(path, leaf)
+        own = [axis for axis in range(weights.ndim) if axis not in layers]
+        shape = tuple(weights.shape[axis] for axis in own)
+        layer = jax.ShapeDtypeStruct(shape, jnp.result_type(leaf)) if layers else leaf
+        if not self.adapt(path, layer):
             return jnp.ones((1,) * weights.ndim, dtype)
-        axes = self.filter_axes(path, leaf)
-        scale = jnp.abs(weights) if axes is None else _filter_norm(weights, axes)
+        axes = self.filter_axes(path, layer)
+        if axes is None:
+            scale = jnp.abs(weights)
+        else:
+            axes = axes_of("filter_axes", path, layer, axes)
+            scale = _filter_norm(weights, tuple(own[axis] for axis in axes))
         return scale + jnp.asarray(self.eta).astype(dtype)
+
+    def _layers(self, path: KeyPath, leaf: Any) -> tuple[int, ...]:
+        axes = self.layer_axes(path, leaf) if callable(self.layer_axes) else self.layer_axes
+        return () if axes is None else axes_of("layer_axes", path, leaf, axes)
 
 
 def identity() -> Operator:
@@ -72,10 +109,15 @@ def identity() -> Operator:
     References:
       Foret et al., Sharpness-Aware Minimization, 2020.
     """
-    return _Normalization(0.0, _no_leaf, _elements)
+    return _Normalization(0.0, _no_leaf, _elements, ())
 
 
-def elementwise(eta: float | jax.Array = 0.01, *, adapt: LeafPredicate = not_bias) -> Operator:
+def elementwise(
+    eta: float | jax.Array = 0.01,
+    *,
+    adapt: LeafPredicate = not_bias,
+    layer_axes: LayerAxes = layers_of_haiku,
+) -> Operator:
     """The element-wise operator T_w = diag(|w_1|, ..., |w_k|) + eta I.
 
     Args:
@@ -83,6 +125,8 @@ def elementwise(eta: float | jax.Array = 0.01, *, adapt: LeafPredicate = not_bia
         With eta = 0 a weight of exactly zero is not perturbed.
       adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly (no eta). `not_bias` is the
         authors' rule, `all_leaves` Equation 5 to the letter.
+      layer_axes: which axes number layers, where layers are stacked; `adapt` is handed one layer.
+        See `filterwise`.
 
     Returns:
       An operator: a function from parameters to a tree of scales, each of its parameter's shape,
@@ -99,7 +143,7 @@ def elementwise(eta: float | jax.Array = 0.01, *, adapt: LeafPredicate = not_bia
     References:
       Kwon et al., ASAM, 2021, Section 4.
     """
-    return _Normalization(eta, adapt, _elements)
+    return _Normalization(eta, adapt, _elements, layer_axes)
 
 
 def filterwise(
@@ -107,6 +151,7 @@ def filterwise(
     *,
     adapt: LeafPredicate = not_bias,
     filter_axes: FilterAxes = flax_filter_axes,
+    layer_axes: LayerAxes = layers_of_haiku,
 ) -> Operator:
     """The filter-wise operator: the 2-norm of its filter for each weight of a convolution.
 
@@ -119,21 +164,37 @@ def filterwise(
       filter_axes: `filter_axes(path, leaf)` -> the axes that one filter spans, or None for
         element-wise scales. `flax_filter_axes` serves Flax and Haiku, `torch_filter_axes` Equinox
         and PyTorch layouts.
+      layer_axes: which axes number layers, where the layers of a model are stacked in one leaf
+        (`nn.scan`, `nnx.scan`, `eqx.filter_vmap`): a tuple of axes for every leaf, (0,) say, or a
+        rule `layer_axes(path, leaf)` -> axes, or None for none. `adapt` and `filter_axes` are
+        handed one layer, as a `jax.ShapeDtypeStruct`, and count axes in it; each layer has filters
+        of its own, as if it were not stacked. By default the layers of Haiku's `layer_stack` are
+        known by its modules' names, and no others.
 
     Returns:
       An operator: a function from parameters to a tree of scales. The scale of a filter is
       never spread out over it: (1, .., 1, out) for a kernel (*spatial, in, out).
 
     Raises:
-      ValueError: if eta is negative.
-      TypeError: if eta is not a scalar, or adapt or filter_axes is not callable.
+      ValueError: if eta is negative, or a rule gives axes that a leaf does not have.
+      TypeError: if eta is not a scalar, adapt or filter_axes is not callable, or layer_axes is
+        neither a tuple nor callable.
+
+    Warns:
+      UserWarning: with the two rules of the library, where the bias next to a convolution's
+        kernel has not one entry for each filter: the kernel is transposed, in another layout, or
+        a stack of layers.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> kernel = jnp.ones((3, 3, 1, 2)) * jnp.array([[[[1.0, 2.0]]]])
     >>> asam_jax.filterwise(eta=0.0)({"kernel": kernel})["kernel"]
     Array([[[[3., 6.]]]], dtype=float32)
+    >>> layers = {"kernel": jnp.stack([kernel, 10 * kernel])}
+    >>> asam_jax.filterwise(eta=0.0, layer_axes=(0,))(layers)["kernel"].reshape(2, 2)
+    Array([[ 3.,  6.],
+           [30., 60.]], dtype=float32)
 
     References:
       Kwon et al., ASAM, 2021, Equation 5.
     """
-    return _Normalization(eta, adapt, filter_axes)
+    return _Normalization(eta, adapt, filter_axes, layer_axes)

@@ -1,43 +1,52 @@
-"""Rules on the leaves of a parameter tree: which are scaled, and what a filter is."""
+"""Rules on the leaves of a parameter tree: which are scaled."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-KeyPath = tuple[Any, ...]
+from asam_jax._names import KeyPath, lower, names, words
+
 LeafPredicate = Callable[[KeyPath, Any], bool]
-FilterAxes = Callable[[KeyPath, Any], tuple[int, ...] | None]
 
-_BIAS_NAMES = frozenset({"b", "offset"})
+_BIAS = re.compile(r"[a-z]?bias(es)?")
+_SHIFT = re.compile(r"beta|(offset|shift|intercept)s?")
+_NORM = re.compile(r"[bgilr]n|[a-z]*norm")
+_LETTERS = re.compile(r"b[a-mo-z]?|b[hikqvxy]{2,3}")  # bq, bs, bih; bn names a BatchNorm
+_LORA = re.compile(r"(?i:(?<![a-z])q?lora)|LoRA")
+_WEIGHT = {"w", "weight", "weights", "kernel", "scale", "gamma"}
 
 
-def _leaf_name(path: KeyPath) -> str:
-    """The innermost name on a path, without the indices and nnx's trailing `.value`."""
-    keys = list(path)
-    if len(keys) > 1 and keys[-1] == jax.tree_util.GetAttrKey("value"):
-        keys.pop()
-    for key in reversed(keys):
-        name = getattr(key, "name", getattr(key, "key", None))
-        if isinstance(name, tuple) and name:  # flax.traverse_util.flatten_dict keeps paths as keys
-            name = name[-1]
-        if isinstance(name, str):
-            return name.replace("/", ".").rsplit(".", 1)[-1]
-    return ""
+def is_norm(name: str) -> bool:
+    """Whether a module's name is that of a normalization layer."""
+    return any(_NORM.fullmatch(word) for word in lower(name))
 
 
 def not_bias(path: KeyPath, leaf: Any) -> bool:
     """Whether a leaf is scaled under the rule of the paper's authors: all but biases.
 
     The authors' code scales the tensors whose name holds "weight", BatchNorm's scale among them,
-    and leaves T = 1 for biases. Here a leaf is a bias when its innermost name is `b` or `offset`
-    (Haiku) or has `bias` among its parts between underscores (`bias` in Flax, Equinox and
-    PyTorch, `bias_hh`, `in_proj_bias`).
+    and leaves T = 1 for biases. Here a leaf is a bias by its innermost name, numbers left out:
+
+    - a word of it is `bias` or `biases`, with a letter before or without (`bias_hh_l0`,
+      `in_proj_bias`, `qbias`, `relative_position_bias_table`), whatever the shape; as in the
+      authors' code, where none of these names holds "weight";
+    - it is `offset`, `beta`, `shift` or `intercept`, alone or behind the name of a normalization
+      layer (`ln_beta`), whatever the shape;
+    - it is `b` with a number or letters (`b1`, `bq`, `bih`; not `bn`), or `b` is its first word
+      (`b_in`), and it has two axes at most; or `b` is its last word (`fc1_b`), and it has one at
+      most. Not where another word says weight (`scale_b`) or LoRA (`lora_b`);
+    - it is `b`, and no matrix: LoRA's B has that name. Two axes make a matrix, but for those of
+      Haiku's modules (a convolution's (channels, 1), `hk.Bias`, `hk.experimental.layer_stack`);
+      below a name with the word LoRA, so do more.
+
+    `beta` may mean something else, and a stack of vectors named `b` looks like a matrix: give
+    `elementwise` and `filterwise` a rule of your own, or `layer_axes`.
 
     Args:
       path: the leaf's key path, as `jax.tree_util.tree_map_with_path` hands it out.
-      leaf: the parameter; not looked at.
+      leaf: the parameter, or anything with its shape.
 
     Returns:
       False for biases, True for everything else, unnamed leaves included.
@@ -50,9 +59,43 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
     References:
       Kwon et al., ASAM, 2021, the published implementation.
     """
-    del leaf
-    name = _leaf_name(path)
-    return not (name in _BIAS_NAMES or "bias" in name.split("_"))
+    on_path = names(path)
+    return not (on_path and _is_bias(on_path, np.shape(leaf)))
+
+
+def _is_bias(on_path: list[str], shape: tuple[int, ...]) -> bool:
+    own = words(on_path[-1])
+    small = [word.lower() for word in own]
+    if any(_BIAS.fullmatch(word) for word in small):
+        return True
+    if small and _SHIFT.fullmatch(small[-1]):
+        return len(small) == 1 or any(_NORM.fullmatch(word) for word in small[:-1])
+    if on_path[-1] == "b":
+        lora = any(_LORA.search(name) for name in on_path)
+        matrix = len(shape) > 1 if lora else len(shape) == 2 and not _of_haiku(on_path, shape)
+        return not matrix
+    if _LORA.search(on_path[-1]) or _WEIGHT.intersection(small):
+        return False
+    if not own:
+        return False
+    if own[0] == "b" or (len(own) == 1 and _LETTERS.fullmatch(own[0])):
+        return len(shape) <= 2
+    return own[-1] == "b" and len(shape) <= 1
+
+
+def _of_haiku(on_path: list[str], shape: tuple[int, ...]) -> bool:
+    """Whether a `b` with two axes is a bias by the names of the modules around it."""
+    around = lower(on_path[-2]) if len(on_path) > 1 else set()
+    return (
+        any(layer_stack(name) for name in on_path)
+        or any(_BIAS.fullmatch(word) for word in around)
+        or ("conv" in around and shape[1] == 1)
+    )
+
+
+def layer_stack(name: str) -> bool:
+    """Whether a module's name is the one that Haiku gives to a stack of layers."""
+    return name.startswith("__layer_stack")
 
 
 def all_leaves(path: KeyPath, leaf: Any) -> bool:
@@ -76,53 +119,3 @@ def all_leaves(path: KeyPath, leaf: Any) -> bool:
     """
     del path, leaf
     return True
-
-
-def flax_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
-    """Axes of one filter in the layout (*spatial, in, out) of Flax and Haiku.
-
-    A filter is everything that makes one output channel of a convolution: all axes but the last
-    of leaves with three axes or more. Kernels with several head axes (attention's DenseGeneral)
-    look the same to this rule; give `filterwise` a rule of your own to treat them otherwise.
-
-    Args:
-      path: the leaf's key path; not looked at.
-      leaf: the parameter, or anything with its shape.
-
-    Returns:
-      The axes to reduce, or None for an element-wise scale.
-
-    >>> import asam_jax, jax.numpy as jnp
-    >>> asam_jax.flax_filter_axes((), jnp.ones((3, 3, 16, 32)))
-    (0, 1, 2)
-    >>> asam_jax.flax_filter_axes((), jnp.ones((16, 32))) is None
-    True
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 5.
-    """
-    del path
-    ndim = jnp.ndim(leaf)
-    return tuple(range(ndim - 1)) if ndim >= 3 else None
-
-
-def torch_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
-    """Axes of one filter in the layout (out, in, *spatial) of Equinox and PyTorch.
-
-    Args:
-      path: the leaf's key path; not looked at.
-      leaf: the parameter, or anything with its shape.
-
-    Returns:
-      The axes to reduce, or None for an element-wise scale.
-
-    >>> import asam_jax, jax.numpy as jnp
-    >>> asam_jax.torch_filter_axes((), jnp.ones((32, 16, 3, 3)))
-    (1, 2, 3)
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 5.
-    """
-    del path
-    ndim = jnp.ndim(leaf)
-    return tuple(range(1, ndim)) if ndim >= 3 else None

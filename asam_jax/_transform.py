@@ -126,6 +126,7 @@ def sharpness_aware(
     _checks.rule("descent", descent)
 
     def init(params: PyTree) -> SharpnessAwareState:
+        _checks.no_pairs(params)
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
             ascent=() if ascent is None else ascent.init(params),

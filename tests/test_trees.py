@@ -166,35 +166,37 @@ def test_bare_arrays_tuples_scalars_and_empty_leaves(make):
 def test_integer_and_complex_leaves_are_refused_by_name():
     for bad in (jnp.array([1, 2]), jnp.array([1 + 2j]), jnp.array([True])):
         params = {"w": jnp.ones(2), "step": bad}
-        with pytest.raises(TypeError, match=r"params\['step'\] has dtype .*only real floating"):
+        advice = "eqx.partition" if bad.dtype.kind != "c" else "two real leaves.*jax.lax.complex"
+        match = rf"params\['step'\] has dtype .*only real floating.*{advice}"
+        with pytest.raises(TypeError, match=match):
             asam_jax.perturbation(params, params, rho=0.5)
+        with pytest.raises(TypeError, match=match):
+            asam_jax.value_and_grad(lambda p: jnp.sum(p["w"]), rho=0.5)(params)
 
 
-@pytest.mark.parametrize(
-    ("path", "scaled"),
-    [
-        (("a", "bias"), False),
-        (("a", "in_proj_bias"), False),
-        (("a", "bias_hh"), False),
-        (("bias", 0), False),
-        (("a/b/bias",), False),
-        (("layer.0.bias",), False),
-        ((("conv", "bias"),), False),
-        (("bias_module", "kernel"), True),
-        (("unbiased",), True),
-        (("embedding",), True),
-        (("scale",), True),
-        ((), True),
-        ((0, 1), True),
-    ],
-)
-def test_not_bias_on_names(path, scaled):
-    keys = tuple(
-        jax.tree_util.SequenceKey(k) if isinstance(k, int) else jax.tree_util.DictKey(k)
-        for k in path
-    )
-    assert asam_jax.not_bias(keys, jnp.ones(2)) is scaled
-    assert asam_jax.all_leaves(keys, jnp.ones(2))
+def test_a_whole_model_is_refused_by_the_leaf_that_is_no_array():
+    model = eqx.nn.MLP(3, 1, 4, 1, key=jax.random.key(0))
+    loss = lambda m, x: jnp.mean(jax.vmap(m)(x) ** 2)  # noqa: E731
+    tx, x = asam_jax.asam(optax.sgd(0.1)), X[:, 0, 0]
+    for call in (
+        lambda: asam_jax.sharpness(loss, model, x, rho=0.1),
+        lambda: asam_jax.value_and_grad(loss, rho=0.1)(model, x),
+        lambda: tx.update(model, tx.init(model), model, grad_fn=lambda m: m),
+    ):
+        with pytest.raises(TypeError, match=r"params\.activation is .*no array.*eqx\.partition"):
+            call()
+
+
+def test_complex_parameters_are_two_leaves_and_a_pair_of_optax_is_refused():
+    """eps of (real, imag) is that of two real vectors; T = 1 for a complex bias, too."""
+    z = {"w": jnp.array([3 + 4j]), "bias": jnp.array([1 - 2j])}
+    tx = optax.contrib.split_real_and_imaginary(asam_jax.asam(optax.sgd(0.1)))
+    with pytest.raises(TypeError, match=r"params\['bias'\] is complex.*two real leaves"):
+        tx.init(z)
+    two = jax.tree.map(lambda z: {"real": z.real, "imag": z.imag}, z)
+    scales = asam_jax.elementwise(0.5)(two)
+    assert scales["w"] == {"real": jnp.array([3.5]), "imag": jnp.array([4.5])}
+    assert scales["bias"] == {"real": jnp.ones(1), "imag": jnp.ones(1)}
 
 
 def test_filter_axes_keep_scales_small():
