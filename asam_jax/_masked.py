@@ -21,6 +21,7 @@ class _Masked:
         _checks.function("operator", self.operator)
 
     def __call__(self, params: PyTree) -> PyTree:
+        _checks.not_a_count(params)
         mask = self.mask(params) if callable(self.mask) else self.mask
 
         def freeze(moves: Any, scales: PyTree) -> PyTree:

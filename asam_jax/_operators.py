@@ -45,6 +45,7 @@ class _Normalization:
         _checks.function("filter_axes", self.filter_axes)
 
     def __call__(self, params: PyTree) -> PyTree:
+        _checks.not_a_count(params)
         return jax.tree_util.tree_map_with_path(self._scale, params)
 
     def _scale(self, path: KeyPath, leaf: Any) -> jax.Array:
