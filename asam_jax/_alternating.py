@@ -124,6 +124,11 @@ def alternating(
     ) -> tuple[PyTree, AlternatingState]:
         _checks.parameters(params)
         _checks.no_placeholders(updates)
+        if isinstance(params, optax.LookaheadParams):
+            raise ValueError(
+                "params is an optax.LookaheadParams: put optax.lookahead around alternating, with "
+                "an even sync_period, not into its base."
+            )
         w = jax.tree.map(lambda old, at: jnp.where(state.ascended, old, at), state.params, params)
 
         def ascend() -> tuple[PyTree, AlternatingState]:
