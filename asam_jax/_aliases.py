@@ -6,6 +6,7 @@ import optax
 from asam_jax import _checks
 from asam_jax._checks import Scalar
 from asam_jax._collectives import AxisName
+from asam_jax._extras import without_own
 from asam_jax._operators import elementwise, identity
 from asam_jax._transform import Radius, sharpness_aware
 
@@ -30,7 +31,7 @@ def asam(
       perturb_axis_name: see `sharpness_aware`.
 
     Returns:
-      A transformation whose update takes the keyword `grad_fn`.
+      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
 
     Raises:
       ValueError: if rho < 0, eta < 0 or p < 1 (where concrete).
@@ -55,7 +56,7 @@ def asam(
         axis_name=axis_name,
         perturb_axis_name=perturb_axis_name,
     )
-    return optax.chain(link, base)
+    return optax.chain(link, without_own(base))
 
 
 def sam(
@@ -76,7 +77,7 @@ def sam(
       perturb_axis_name: see `sharpness_aware`.
 
     Returns:
-      A transformation whose update takes the keyword `grad_fn`.
+      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
 
     Raises:
       ValueError: if rho < 0 or p < 1 (where concrete).
@@ -97,4 +98,4 @@ def sam(
     link = sharpness_aware(
         rho, operator=identity(), p=p, axis_name=axis_name, perturb_axis_name=perturb_axis_name
     )
-    return optax.chain(link, base)
+    return optax.chain(link, without_own(base))

@@ -67,7 +67,21 @@ def norm_order(p: Any) -> None:
 def function(name: str, value: Any) -> None:
     """Raises unless `value` can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be callable, got {value!r}.")
+        hint = f" {_STATIC}" if name == "operator" and isinstance(value, jax.Array) else ""
+        raise TypeError(f"{name} must be callable, got {value!r}.{hint}")
+
+
+_STATIC = (
+    "optax.inject_hyperparams takes every callable for a schedule and calls it with the update "
+    'count; name it: optax.inject_hyperparams(factory, static_args=("operator",)).'
+)
+
+
+def not_a_count(params: PyTree) -> None:
+    """Raises where an operator is called as a schedule would be, with a count of updates."""
+    number = jax.tree_util.all_leaves([params]) and jnp.ndim(params) == 0
+    if number and jnp.issubdtype(jnp.result_type(params), jnp.integer):
+        raise TypeError(f"operator was called with an integer, not with parameters. {_STATIC}")
 
 
 def transformation(name: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from asam_jax import _checks, _vectors
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._gradient import ascended, is_zero
 from asam_jax._operators import Operator, elementwise
+from asam_jax._remembered import remembered
 
 
 def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientTransformation:
@@ -133,8 +134,10 @@ def momentum_ascent(
 
     Args:
       params: w, the parameters that update changes.
-      opt_state: the optimizer's state. The direction is `remember`'s if that link is there, else
-        the momentum of `optax.sgd` (trace), else the first moment of `optax.adam` (mu).
+      opt_state: the optimizer's state, through wrappers and `optax.partition`; of nnx.Optimizer,
+        its opt_state. The direction is `remember`'s if that link is there, else the momentum of
+        `optax.sgd` (trace), else the first moment of `optax.adam` (mu); 0 for a parameter of
+        which nothing is kept (a frozen one).
       rho: the radius, a scalar of at least 0; may be traced.
       operator: T_w. See `perturbation`.
       p: the order of the region's norm, from 1 to infinity.
@@ -148,7 +151,8 @@ def momentum_ascent(
       w + eps, a tree like params.
 
     Raises:
-      ValueError: if opt_state holds no momentum (with contrast: not both), if sign is not 1 or -1
+      ValueError: if opt_state holds no momentum (with contrast: not both), several of a
+        parameter, or one kind for some parameters and another for others; if sign is not 1 or -1
         or contrast < 0 (where concrete); as `perturbation`.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
@@ -170,28 +174,10 @@ def momentum_ascent(
         raise ValueError(f"sign must be 1 or -1, got {sign!r}.")
     _checks.at_least("contrast", contrast, 0.0)
     contrasted = not is_zero(contrast)
-    direction = _remembered(params, opt_state, _NAMES[:1] if contrasted else _NAMES)
+    direction = remembered(params, opt_state, _NAMES[:1] if contrasted else _NAMES)
     if sign == -1:
         direction = jax.tree.map(jnp.negative, direction)
     if contrasted:
-        momentum = _remembered(params, opt_state, _NAMES[1:])
+        momentum = remembered(params, opt_state, _NAMES[1:])
         direction = _vectors.plus(direction, -jnp.asarray(contrast), momentum)
     return ascended(params, direction, rho=rho, operator=operator, p=p)
-
-
-def _remembered(params: PyTree, opt_state: optax.OptState, names: tuple[str, ...]) -> PyTree:
-    for name in names:
-        found = optax.tree.get_all_with_path(opt_state, name)
-        if len(found) > 1:
-            raise ValueError(
-                f"opt_state holds {len(found)} fields named {name!r}; put asam_jax.remember(decay) "
-                "into the chain, which says what to climb along, and give it one momentum."
-            )
-        if found:
-            direction = found[0][1]
-            return jax.tree.map(lambda m, w: m.astype(w.dtype), direction, params)
-    raise ValueError(
-        f"opt_state holds no momentum (none of {', '.join(names)}): give the optimizer one "
-        "(optax.sgd(lr, momentum=0.9)), or put asam_jax.remember() into the chain to climb along "
-        "the last gradient."
-    )

@@ -97,7 +97,7 @@ def value_and_grad(
     second_pass = jax.grad(fun, has_aux=has_aux)
 
     @functools.wraps(fun)
-    def wrapped(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
         _collectives.check_mapped(axis_name)
         if not is_zero(rho):
             _checks.floating("params", params)

@@ -24,6 +24,7 @@ class _Masked:
         _checks.function("operator", self.operator)
 
     def __call__(self, params: PyTree) -> PyTree:
+        _checks.not_a_count(params)
         mask = self.mask(params) if _is_function(self.mask) else self.mask
 
         return jax.tree.map(_frozen_unless, _spread(mask, params), self.operator(params))

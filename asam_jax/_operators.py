@@ -67,6 +67,7 @@ class _Normalization:
             )
 
     def __call__(self, params: PyTree) -> PyTree:
+        _checks.not_a_count(params)
         scales = jax.tree_util.tree_map_with_path(self._scale, params)
         if self.filter_axes in (flax_filter_axes, torch_filter_axes):
             warn_of_other_layouts(params, scales)

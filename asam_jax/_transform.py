@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives
+from asam_jax import _checks, _collectives, _schedules
+from asam_jax._branches import choose
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._collectives import AxisName
+from asam_jax._containers import rebuilt
 from asam_jax._descent import Descent
 from asam_jax._gradient import ascended, is_zero
 from asam_jax._operators import Operator, elementwise
@@ -126,6 +128,8 @@ def sharpness_aware(
     _checks.rule("descent", descent)
 
     def init(params: PyTree) -> SharpnessAwareState:
+        _schedules.check_radius(rho)
+        params = _fast(params)
         _checks.no_pairs(params)
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
@@ -139,12 +143,13 @@ def sharpness_aware(
         params: PyTree | None = None,
         *,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
-        climb: bool | jax.Array | None = None,
+        climb: Scalar | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
         gradient = _checks.gradient_function(grad_fn)
         _checks.parameters(params)
+        params = _fast(params)
         _checks.no_placeholders(updates)
         new_state = state._replace(count=optax.safe_increment(state.count))
         if is_zero(rho) and axis_name is None:
@@ -158,9 +163,8 @@ def sharpness_aware(
             if ascent is not None:
                 direction, ascent_state = ascent.update(shared, ascent_state, params)
             radius = rho(state.count) if callable(rho) else rho
-            new = gradient(
-                ascended(params, direction, axis_name, rho=radius, operator=operator, p=p)
-            )
+            at = ascended(params, direction, axis_name, rho=radius, operator=operator, p=p)
+            new = rebuilt(updates, _called(gradient, at))
             _checks.same_tree(
                 "updates", updates, "grad_fn's result", new, dtypes=True, hint=_GRAD_FN_HINT
             )
@@ -175,14 +179,41 @@ def sharpness_aware(
             grads = _collectives.mean(updates, axis_name)
             return grads if descent is None else descent.between(grads, state.descent), new_state
 
-        period = every(state.count) if callable(every) else every
-        always = isinstance(period, int) and period == 1
-        now = climb if climb is not None else always or state.count % period == 0
-        if isinstance(now, bool):
-            return ascend() if now else stay()
-        return jax.lax.cond(now, ascend, stay)
+        if climb is None:
+            return choose("every", _due(every, state.count), ascend, stay)
+        return choose("climb", climb, ascend, stay)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 _GRAD_FN_HINT = " It must return gradients alone: jax.grad(loss), not jax.value_and_grad(loss)."
+
+
+def _fast(params: PyTree) -> PyTree:
+    """The parameters that optax.lookahead wants gradients at, where it comes later in a chain."""
+    return params.fast if isinstance(params, optax.LookaheadParams) else params
+
+
+def _due(every: Scalar | optax.Schedule, count: Any) -> Any:
+    """Whether this is one of every so many steps; none where a schedule gives less than one."""
+    period = every(count) if callable(every) else every
+    if isinstance(period, int) and period == 1:
+        return True
+    period = jnp.asarray(period)
+    whole = jnp.issubdtype(period.dtype, jnp.integer)
+    period = period.astype(jnp.result_type(count)) if whole else period
+    least = jnp.maximum(period, jnp.ones_like(period))
+    return (period >= 1) & (jnp.asarray(count).astype(least.dtype) % least == 0)
+
+
+def _called(grad_fn: Callable[[PyTree], PyTree], params: PyTree) -> PyTree:
+    try:
+        return grad_fn(params)
+    except Exception as error:
+        if jax.tree_util.all_leaves([params]) and jnp.ndim(params) == 1:
+            error.add_note(
+                f"grad_fn was called with a single vector of {jnp.size(params)} entries. If your "
+                "parameters are a tree, optax.flatten stands around the sharpness-aware link; put "
+                "it around the base alone: asam_jax.asam(optax.flatten(base))."
+            )
+        raise

@@ -1,5 +1,7 @@
 """alternating: two calls of update make one step of sharpness_aware."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -61,11 +63,11 @@ def test_one_copy_of_the_parameters_and_map_params():
     params = {"w": jnp.ones(1000)}
     tx = asam_jax.alternating(optax.sgd(0.1, momentum=0.9), 0.5)
     sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(tx.init(params))]
-    assert sorted(sizes) == [1, 1, 1000, 1000]  # count, phase; w and the base's momentum
+    assert sorted(sizes) == [1, 1, 1, 1000, 1000]  # count, phase, finite; w and the base's momentum
     marked = optax.tree.map_params(
         tx, lambda _: "param", tx.init(params), transform_non_params=lambda _: "other"
     )
-    assert sorted(jax.tree.leaves(marked)) == ["other", "other", "param", "param"]
+    assert sorted(jax.tree.leaves(marked)) == ["other"] * 3 + ["param"] * 2
 
 
 def test_jitted_once_with_donation():
@@ -98,3 +100,126 @@ def test_state_and_updates_keep_the_dtype():
     updates, state = tx.update(params, tx.init(params), params)
     back, _ = tx.update(params, state, optax.apply_updates(params, updates))
     chex.assert_trees_all_equal_dtypes(updates, back, state.params, params)
+
+
+A, TARGETS = np.array([1.0, 2.0, 0.5]), np.random.default_rng(1).normal(size=(6, 3))
+START, RHO, LR, DECAY = np.array([1.0, -2.0, 0.5]), 0.2, 0.1, 0.9
+
+
+def by_hand(bad, wrapper):
+    """Where the parameters stand after each of 12 calls, call number `bad` overflowing: float64."""
+    w, momentum, at, seen = START, np.zeros(3), START, []
+    for step, target in enumerate(TARGETS):
+        gradient = A * (at - target)
+        climbs, descends = bad != 2 * step, bad != 2 * step + 1
+        if climbs:
+            at = w + RHO * gradient / np.linalg.norm(gradient)
+        seen.append(at)
+        if climbs and descends:
+            momentum = DECAY * momentum + A * (at - target)
+            at = w = w - LR * momentum
+        elif wrapper == "none":
+            at = w = np.full(3, np.nan)
+        elif wrapper == "inside":
+            at = w  # outside, the call that would return to w is hidden
+        seen.append(at)
+    return np.stack(seen)
+
+
+@pytest.mark.parametrize("wrapper", ["inside", "none", "outside"])
+def test_an_overflow_at_any_call_costs_one_step_and_leaves_the_pairs_in_step(wrapper):
+    """Outside, with the keyword; there eps after a hidden descent is made at the old w + eps."""
+    base = optax.sgd(LR, momentum=DECAY)
+    skipping = functools.partial(optax.apply_if_finite, max_consecutive_errors=3)
+    tx = asam_jax.alternating(
+        skipping(base) if wrapper == "inside" else base, RHO, operator=asam_jax.identity()
+    )
+    tx = skipping(tx) if wrapper == "outside" else tx
+
+    @jax.jit
+    def step(w, state, target, factor, climb):
+        grads = factor * jnp.asarray(A, jnp.float32) * (w - target)
+        extra = dict(climb=climb) if wrapper == "outside" else {}
+        updates, state = tx.update(grads, state, w, **extra)
+        return optax.apply_updates(w, updates), state
+
+    for bad in range(-1, 12):
+        w = jnp.asarray(START, jnp.float32)
+        state, seen = tx.init(w), []
+        for call in range(12):
+            factor = np.float32(np.inf if call == bad else 1.0)
+            target = TARGETS[call // 2].astype(np.float32)
+            w, state = step(w, state, target, factor, call % 2 == 0)
+            seen.append(w)
+        seen = np.where(np.isfinite(seen), seen, np.nan)
+        np.testing.assert_allclose(seen, by_hand(bad, wrapper), rtol=1e-5, atol=1e-5)
+        if wrapper != "none":
+            assert int(optax.tree.get(state, "total_notfinite")) == (bad >= 0)
+        if wrapper != "outside":
+            assert int(state.count) == 6 and not state.ascended
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_gradients_of_float32_parameters_lose_no_steps(dtype):
+    target, w = np.array([0.2, 0.1, 0.3]), START
+    for _ in range(100):
+        scales, gradient = np.abs(w) + 0.01, 2 * (w - target)
+        eps = 0.5 * scales**2 * gradient / np.linalg.norm(scales * gradient)
+        w = w - 1e-4 * 2 * (w + eps - target)
+
+    tx = asam_jax.alternating(optax.sgd(1e-4), 0.5)
+
+    @jax.jit
+    def step(w, state):
+        grads = (2 * (w - jnp.asarray(target, jnp.float32))).astype(dtype)
+        updates, state = tx.update(grads, state, w)
+        return optax.apply_updates(w, updates), state, updates
+
+    got = jnp.asarray(START, jnp.float32)
+    state = tx.init(got)
+    for _ in range(200):
+        got, state, updates = step(got, state)
+    assert updates.dtype == jnp.float32
+    np.testing.assert_allclose(got - START.astype(np.float32), w - START, rtol=5e-3)
+
+
+@pytest.mark.usefixtures("flax_promotes")  # optax.apply_updates adds float32 to bfloat16
+def test_wide_gradients_return_narrow_parameters_to_w_exactly():
+    w = jnp.asarray(np.random.default_rng(0).normal(size=64), jnp.bfloat16)
+    tx, at = asam_jax.alternating(optax.sgd(0.0), 0.5), w
+    state = tx.init(w)
+    for call in range(2):
+        updates, state = tx.update(jnp.ones(64, jnp.float32), state, at)
+        at = optax.apply_updates(at, updates)
+        assert bool(jnp.array_equal(at, w)) == (call == 1)
+
+
+def test_the_keyword_spares_the_condition():
+    w = jnp.ones(3)
+    tx = asam_jax.alternating(optax.sgd(0.1), 0.5)
+    state = tx.init(w)
+    for climb, conditions in ((None, 1), (True, 0), (False, 1)):
+        update = functools.partial(tx.update, climb=climb)
+        assert str(jax.make_jaxpr(update)(w, state, w)).count("cond[") == conditions
+    updates, same = tx.update(w, state, w, climb=False)
+    chex.assert_trees_all_equal((updates, same), (jnp.zeros(3), state))
+    with pytest.raises(TypeError, match="climb must be True, False or a boolean scalar, got 'no'"):
+        tx.update(w, state, w, climb="no")
+
+
+def test_lookahead_goes_around():
+    """After four calls, two steps of descent, fast and slow meet half-way."""
+    fast = lambda w, g: w - 0.1 * (w + 0.2 * g / np.linalg.norm(g))  # noqa: E731
+    link = functools.partial(asam_jax.alternating, rho=0.2, operator=asam_jax.identity())
+    tx = optax.lookahead(link(optax.sgd(0.1)), sync_period=4, slow_step_size=0.5)
+    params = optax.LookaheadParams.init_synced(jnp.asarray(START, jnp.float32))
+    state = tx.init(params)
+    with jax.numpy_dtype_promotion("standard"):  # lookahead itself multiplies by booleans
+        for _ in range(4):
+            updates, state = tx.update(params.fast, state, params)  # the gradient of |w|^2 / 2
+            params = optax.apply_updates(params, updates)
+    w = fast(fast(START, START), fast(START, START))
+    np.testing.assert_allclose(params.fast, (START + w) / 2, rtol=1e-6)
+    inside = link(optax.lookahead(optax.sgd(0.1), 2, 0.5))
+    with pytest.raises(ValueError, match=r"put optax\.lookahead around alternating"):
+        inside.update(params.fast, inside.init(params), params)

@@ -34,6 +34,20 @@ def test_positional_and_keyword_arguments_reach_both_passes():
     chex.assert_trees_all_close(handed, plain)
 
 
+def test_keywords_may_have_any_name():
+    """params is taken by position alone, as jax.value_and_grad takes it."""
+
+    def of_adapter(adapter, *, params, fun, rho):
+        return loss(adapter + params, X, shift=fun + rho)
+
+    handed = asam_jax.value_and_grad(of_adapter, rho=0.3)(0 * W, params=W, fun=1.0, rho=1.0)
+    gradient = 2 * X.T @ (X @ W - 2.0) / len(X)
+    scales = np.full(3, 0.01)  # T_w = |w| + eta at w = 0
+    at = W + 0.3 * scales**2 * gradient / np.linalg.norm(scales * gradient)
+    np.testing.assert_allclose(handed[0], loss(W, X, shift=2.0), rtol=1e-6)
+    np.testing.assert_allclose(handed[1], 2 * X.T @ (X @ at - 2.0) / len(X), rtol=1e-5)
+
+
 def test_aux_is_the_first_passes():
     def with_aux(w, x):
         return loss(w, x), {"mean": jnp.mean(x @ w), "count": jnp.int32(3)}

@@ -1,6 +1,7 @@
 """Steps of one gradient, at w + eps along what the optimizer remembers, against NumPy."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,49 @@ def test_along_the_first_moment_of_adam():
     many.close(found, climbed(params, many.gradient(params, x, y)))
 
 
+class Named(NamedTuple):
+    mu: jax.Array
+    trace: jax.Array
+    direction: jax.Array
+
+
+ADAM, SGD = optax.adam(1e-3), optax.sgd(LR, momentum=0.9)
+LABELS = Named("a", "b", "b")
+MOVES = Named(True, True, False)
+WRAPPED = {
+    "adam": ADAM,
+    "chain": optax.chain(asam_jax.remember(), ADAM, optax.trace(0.5), optax.trace(0.5)),
+    "named_chain": optax.named_chain(("mu", SGD), ("trace", optax.scale(1.0))),
+    "inject_hyperparams": optax.inject_hyperparams(optax.sgd)(LR, momentum=0.9),
+    "partition": optax.partition({"a": ADAM, "b": optax.adam(1e-2)}, LABELS),
+    "remember": optax.chain(asam_jax.remember(0.5), optax.partition({"a": ADAM, "b": SGD}, LABELS)),
+    "masked": optax.masked(SGD, MOVES),
+    "frozen": optax.partition({True: SGD, False: optax.set_to_zero()}, MOVES),
+    "MultiSteps": optax.MultiSteps(SGD, 1).gradient_transformation(),
+    "apply_if_finite": optax.apply_if_finite(optax.chain(optax.ema(0.5), SGD), 3),
+    "schedule_free": optax.contrib.schedule_free(ADAM, 0.1),
+}
+
+
+@pytest.mark.usefixtures("flax_promotes")
+@pytest.mark.parametrize("name", WRAPPED)
+def test_parameters_may_have_the_names_of_fields(name):
+    """After one update a momentum is along the gradient; 0 where a parameter has none."""
+    draws = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    w, g = Named(*draws[0]), Named(*draws[1])
+    _, state = WRAPPED[name].update(g, WRAPPED[name].init(w), w)
+    found = asam_jax.momentum_ascent(w, state, rho=0.5)
+    moved = g._replace(direction=0 * g.direction) if name in ("masked", "frozen") else g
+    many.close(found._asdict(), climbed(w._asdict(), moved._asdict(), 0.5))
+
+
+def test_parameters_in_a_dict_may_have_them_too():
+    w = {"mu": np.float32([1.0, -2.0]), "direction": np.float32([3.0]), "x": np.float32([2.0])}
+    for tx in (SGD, optax.chain(asam_jax.remember(), SGD)):
+        _, state = tx.update(w, tx.init(w), w)
+        many.close(asam_jax.momentum_ascent(w, state, rho=0.5), climbed(w, w, 0.5))
+
+
 def test_before_the_first_update_it_stands_at_w():
     params, _, _ = many.problem()
     tx = optax.sgd(LR, momentum=0.9)
@@ -109,6 +153,10 @@ def test_what_cannot_be_remembered():
     two = optax.chain(optax.trace(0.9), optax.trace(0.5)).init(params)
     with pytest.raises(ValueError, match="opt_state holds 2 fields named 'trace'"):
         asam_jax.momentum_ascent(params, two, rho=0.5)
+    labels = {name: min(number, 1) for number, name in enumerate(params)}
+    mixed = optax.partition({0: SGD, 1: ADAM}, labels).init(params)
+    with pytest.raises(ValueError, match=r"holds 'trace' for some parameters and 'mu' for others"):
+        asam_jax.momentum_ascent(params, mixed, rho=0.5)
     momentum = optax.sgd(0.1, momentum=0.9).init(params)
     with pytest.raises(ValueError, match="sign must be 1 or -1, got 0"):
         asam_jax.momentum_ascent(params, momentum, rho=0.5, sign=0)
