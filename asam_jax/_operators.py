@@ -13,6 +13,7 @@ from asam_jax._dtypes import wide
 from asam_jax._rules import FilterAxes, KeyPath, LeafPredicate, flax_filter_axes, not_bias
 
 Operator = Callable[[PyTree], PyTree]
+"""T_w: from parameters to a tree of scales of at least 0, each broadcasting to its parameter."""
 
 
 def _no_leaf(path: KeyPath, leaf: Any) -> bool:

@@ -7,8 +7,12 @@ import jax
 import jax.numpy as jnp
 
 KeyPath = tuple[Any, ...]
+
 LeafPredicate = Callable[[KeyPath, Any], bool]
+"""A rule from a leaf's key path and the leaf to whether T_w scales it: `not_bias`, `all_leaves`."""
+
 FilterAxes = Callable[[KeyPath, Any], tuple[int, ...] | None]
+"""A rule from a leaf's key path and the leaf to the axes of one filter, or None without one."""
 
 _BIAS_NAMES = frozenset({"b", "offset"})
 
