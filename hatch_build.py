@@ -13,6 +13,6 @@ class Readme(MetadataHookInterface):
         """Sets the readme of the project's metadata."""
         text = (pathlib.Path(self.root) / "README.md").read_text()
         address = metadata["urls"]["Repository"]
-        text = re.sub(r"!\[([^]]*)\]\((?!https?:)", rf"![\1]({address}/raw/main/", text)
-        text = re.sub(r"(?<!!)\[([^]]*)\]\((?!https?:|#)", rf"[\1]({address}/blob/main/", text)
+        text = re.sub(r' src="(?!https?:)', rf' src="{address}/raw/main/', text)
+        text = re.sub(r"\]\((?!https?:|#)", rf"]({address}/blob/main/", text)
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

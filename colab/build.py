@@ -1,7 +1,7 @@
 """Run the notebooks' sources and write them as .ipynb: python colab/build.py [NAME ...].
 
-The sources are the .py files beside this one, in Jupytext's percent format. In them REPOSITORY stands
-for the repository's address and COLAB for where Colab opens it, both made from pyproject.toml. The
+The sources are the .py files beside this one, in Jupytext's percent format. There REPOSITORY stands
+for the repository's address, and COLAB for where Colab opens it, both made from pyproject.toml. The
 notebooks carry their outputs, and nothing of the machine that ran them.
 """
 
