@@ -46,7 +46,7 @@ def test_every_name_has_an_anchor(api):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_docstring_is_shown_whole_and_in_order(api, name):
-    docstring = inspect.getdoc(getattr(asam_jax, name))
+    docstring = inspect.getdoc(getattr(asam_jax, name)) or ""
     description, *_ = re.split(r"^(?:Args|Returns|Raises):", docstring, flags=re.MULTILINE)
     example, *_ = re.split(r"\n\s*\n", docstring[docstring.index(">>> ") :])
     shown = bare(html.unescape(re.sub(r"<[^>]+>", "", api)))
