@@ -13,29 +13,37 @@
 - `identity`, `elementwise`, `filterwise`, `masked`: normalization operators T_w
 - `not_bias`, `all_leaves`: which leaves are scaled
 - `flax_filter_axes`, `torch_filter_axes`: what a filter is
+- `Operator`, `LeafPredicate`, `FilterAxes`, `Radius`, `AxisName`: types in signatures
 """
 
 from asam_jax._aliases import asam, sam
 from asam_jax._alternating import AlternatingState, alternating
 from asam_jax._average_sharpness import average_sharpness
 from asam_jax._bound import BoundTerms, generalization_bound_terms
+from asam_jax._collectives import AxisName
 from asam_jax._descent import Descent, gsam_descent, look_descent, wsam_descent
 from asam_jax._direction import RememberState, friendly_ascent, momentum_ascent, remember
-from asam_jax._filters import flax_filter_axes, torch_filter_axes
+from asam_jax._filters import FilterAxes, LayerAxes, flax_filter_axes, torch_filter_axes
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
-from asam_jax._operators import elementwise, filterwise, identity
+from asam_jax._operators import Operator, elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
-from asam_jax._rules import all_leaves, not_bias
+from asam_jax._rules import LeafPredicate, all_leaves, not_bias
 from asam_jax._sharpness import maximizer, sharpness
-from asam_jax._transform import SharpnessAwareState, sharpness_aware
+from asam_jax._transform import Radius, SharpnessAwareState, sharpness_aware
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlternatingState",
+    "AxisName",
     "BoundTerms",
     "Descent",
+    "FilterAxes",
+    "LayerAxes",
+    "LeafPredicate",
+    "Operator",
+    "Radius",
     "RememberState",
     "SharpnessAwareState",
     "all_leaves",

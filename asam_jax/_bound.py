@@ -74,13 +74,14 @@ def generalization_bound_terms(
 
     Returns:
       A NamedTuple of floats:
-        loss, sharpness: as given.
-        max_loss: loss + sharpness, the first term.
-        norm_term: k log(1 + ||w||^2 / (eta rho)^2 (1 + sqrt(log(n) / k))^2).
-        confidence_term: 4 log(n / delta).
-        complexity: sqrt((norm_term + confidence_term) / (n - 1)), without the O(1).
-        bound_without_constant: max_loss + complexity.
-        sigma: the standard deviation of the noise in the theorem's assumption.
+
+      - loss, sharpness: as given.
+      - max_loss: loss + sharpness, the first term.
+      - norm_term: k log(1 + ||w||^2 / (eta rho)^2 (1 + sqrt(log(n) / k))^2).
+      - confidence_term: 4 log(n / delta).
+      - complexity: sqrt((norm_term + confidence_term) / (n - 1)), without the O(1).
+      - bound_without_constant: max_loss + complexity.
+      - sigma: the standard deviation of the noise in the theorem's assumption.
 
     Raises:
       ValueError: if a number is outside its range.

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from asam_jax._checks import PyTree
 
 AxisName = str | int | tuple[str | int, ...] | list[str | int] | None
+"""One mapped axis, several, or none, as `jax.pmap`, `jax.vmap` and `jax.shard_map` name them."""
 
 
 def axes(axis_name: AxisName) -> tuple[str | int, ...]:

@@ -11,7 +11,10 @@ from asam_jax._names import KeyPath, lower, names, words
 from asam_jax._rules import is_norm, layer_stack, not_bias
 
 FilterAxes = Callable[[KeyPath, Any], tuple[int, ...] | None]
+"""A rule from a leaf's key path and the leaf to the axes of one filter, or None without one."""
+
 LayerAxes = tuple[int, ...] | Callable[[KeyPath, Any], tuple[int, ...] | None]
+"""The axes that number stacked layers: for all leaves, or a rule from a leaf's key path and it."""
 
 _KERNEL = {"kernel", "kernels", "weight", "weights", "filter", "filters"}
 _TABLE = {"pos", "position", "positions", "positional", "embed", "embeds", "embedding"}

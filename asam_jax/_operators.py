@@ -23,6 +23,7 @@ from asam_jax._names import KeyPath
 from asam_jax._rules import LeafPredicate, not_bias
 
 Operator = Callable[[PyTree], PyTree]
+"""T_w: from parameters to a tree of scales of at least 0, each broadcasting to its parameter."""
 
 
 def _no_leaf(path: KeyPath, leaf: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from asam_jax._names import KeyPath, lower, names, words
 
 LeafPredicate = Callable[[KeyPath, Any], bool]
+"""A rule from a leaf's key path and the leaf to whether T_w scales it: `not_bias`, `all_leaves`."""
 
 _BIAS = re.compile(r"[a-z]?bias(es)?")
 _SHIFT = re.compile(r"beta|(offset|shift|intercept)s?")

@@ -17,6 +17,7 @@ from asam_jax._gradient import ascended, is_zero
 from asam_jax._operators import Operator, elementwise
 
 Radius = Scalar | optax.Schedule
+"""rho: a scalar of at least 0, or an optax schedule, from the count of updates to such a scalar."""
 
 
 class SharpnessAwareState(NamedTuple):

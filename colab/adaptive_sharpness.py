@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Measuring sharpness, and rescaling a layer
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/adaptive_sharpness.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](COLAB/adaptive_sharpness.ipynb)
 #
 # Sharpness is how much the loss can rise near the weights. Train networks by three methods, measure
 # them, then multiply one layer by a and divide the next by a: the function stays, and a measure of
@@ -9,12 +9,13 @@
 
 # %%
 import importlib.util
+import pathlib
 import subprocess
 import sys
 
 if importlib.util.find_spec("asam_jax") is None:
-    url = "git+https://github.com/asam-jax/asam_jax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", url], check=True)
+    source = ".." if pathlib.Path("../asam_jax").exists() else "git+REPOSITORY"  # or a checkout
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 import jax
 import jax.numpy as jnp

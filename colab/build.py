@@ -1,12 +1,14 @@
 """Run the notebooks' sources and write them as .ipynb: python colab/build.py [NAME ...].
 
-The sources are the .py files beside this one, in Jupytext's percent format. The notebooks carry
-their outputs, and nothing of the machine that ran them.
+The sources are the .py files beside this one, in Jupytext's percent format. There REPOSITORY stands
+for the repository's address, and COLAB for where Colab opens it, both made from pyproject.toml. The
+notebooks carry their outputs, and nothing of the machine that ran them.
 """
 
 import os
 import pathlib
 import sys
+import tomllib
 
 import jupytext
 import nbformat
@@ -20,9 +22,21 @@ METADATA = {
 }
 
 
+def addresses() -> dict[str, str]:
+    """What stands for REPOSITORY and COLAB."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    repository = project["urls"]["Repository"]
+    on_github = repository.removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{on_github}/blob/main/colab"
+    return {"REPOSITORY": repository, "COLAB": colab}
+
+
 def read(name: str) -> nbformat.NotebookNode:
     """The notebook of a source, without outputs; the same text gives the same notebook."""
-    notebook = jupytext.read(HERE / f"{name}.py")
+    text = (HERE / f"{name}.py").read_text()
+    for word, address in addresses().items():
+        text = text.replace(word, address)
+    notebook = jupytext.reads(text, fmt="py:percent")
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", {}
     notebook.metadata = nbformat.from_dict(METADATA)

@@ -1,23 +1,25 @@
 # %% [markdown]
 # # ASAM on many devices
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/many_devices.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](COLAB/many_devices.ipynb)
 #
 # The same cells run on a TPU runtime and on a CPU runtime, where eight virtual devices stand in for
 # real ones. The reference is
-# [docs/many_devices.md](https://github.com/asam-jax/asam_jax/blob/main/docs/many_devices.md).
+# [docs/many_devices.md](REPOSITORY/blob/main/docs/many_devices.md).
 
 # %%
 import glob
 import importlib.util
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
 tpu = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
 if importlib.util.find_spec("asam_jax") is None:
-    packages = ["git+https://github.com/asam-jax/asam_jax", *(["jax[tpu]"] if tpu else [])]
+    source = ".." if pathlib.Path("../asam_jax").exists() else "git+REPOSITORY"  # or a checkout
+    packages = [source, *(["jax[tpu]"] if tpu else [])]
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=True)
 
 if not tpu and not shutil.which("nvidia-smi"):  # before JAX is imported

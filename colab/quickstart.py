@@ -1,19 +1,20 @@
 # %% [markdown]
 # # ASAM in five minutes
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/quickstart.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](COLAB/quickstart.ipynb)
 #
 # Train a small network on real images of digits, 40% of whose training labels are wrong, with SGD,
 # with SAM and with ASAM. A CPU runtime is enough.
 
 # %%
 import importlib.util
+import pathlib
 import subprocess
 import sys
 
 if importlib.util.find_spec("asam_jax") is None:
-    url = "git+https://github.com/asam-jax/asam_jax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", url], check=True)
+    source = ".." if pathlib.Path("../asam_jax").exists() else "git+REPOSITORY"  # or a checkout
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 import jax
 import jax.numpy as jnp
@@ -179,6 +180,6 @@ plt.show()
 # ## Where to go on
 #
 # - The same with your module library: the
-#   [examples](https://github.com/asam-jax/asam_jax/tree/main/docs/examples).
-# - [Choosing rho, eta and the leaves](https://github.com/asam-jax/asam_jax/blob/main/docs/choosing.md).
-# - [What ASAM does on a loss of two weights](https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/toy_trajectories.ipynb).
+#   [examples](REPOSITORY/tree/main/docs/examples).
+# - [Choosing rho, eta and the leaves](REPOSITORY/blob/main/docs/choosing.md).
+# - [What ASAM does on a loss of two weights](COLAB/toy_trajectories.ipynb).

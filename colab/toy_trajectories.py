@@ -1,7 +1,7 @@
 # %% [markdown]
 # # SAM and ASAM on a loss of two weights
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/toy_trajectories.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](COLAB/toy_trajectories.ipynb)
 #
 # Section 6.1 and Figure 3 of the [paper](https://arxiv.org/abs/2102.11600). A network with one hidden
 # rectifier, one weight into it and one out of it, is to give 0.04 for the input 1:
@@ -13,12 +13,13 @@
 
 # %%
 import importlib.util
+import pathlib
 import subprocess
 import sys
 
 if importlib.util.find_spec("asam_jax") is None:
-    url = "git+https://github.com/asam-jax/asam_jax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", url], check=True)
+    source = ".." if pathlib.Path("../asam_jax").exists() else "git+REPOSITORY"  # or a checkout
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 import jax
 import jax.numpy as jnp

@@ -49,7 +49,9 @@ def test_memory_grows_with_the_groups_that_are_computed_at_once():
 
     def temporary(compute):
         lowered = jax.jit(functools.partial(compute, m=1)).lower(params, x, y)
-        return lowered.compile().memory_analysis().temp_size_in_bytes / size
+        memory = lowered.compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes / size
 
     assert temporary(at_once) - temporary(in_turn) > 7
 
@@ -89,7 +91,7 @@ def test_multi_steps_is_another_method():
     params, x, y = many.problem()
     parts = list(zip(x.reshape(4, 4, -1), y.reshape(4, 4, -1), strict=True))
     tx = optax.MultiSteps(asam_jax.asam(optax.sgd(1.0), many.RHO), every_k_schedule=4)
-    state = tx.init(jax.tree.map(jnp.asarray, params))
+    updates, state = None, tx.init(jax.tree.map(jnp.asarray, params))
 
     @jax.jit
     def update(state, x, y):

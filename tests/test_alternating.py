@@ -46,7 +46,7 @@ def test_equals_sharpness_aware(rho, p):
     params, state = alternate(asam_jax.alternating(base, rho, p=p))
     expected = once(optax.chain(asam_jax.sharpness_aware(rho, p=p), base))
     chex.assert_trees_all_close(params, expected, rtol=2e-6, atol=1e-7)
-    assert int(state.count) == 4
+    assert isinstance(state, asam_jax.AlternatingState) and int(state.count) == 4
 
 
 def test_odd_calls_climb_by_eps():
@@ -55,8 +55,8 @@ def test_odd_calls_climb_by_eps():
     grads = gradient(params, BATCHES[0])
     updates, state = tx.update(grads, tx.init(params), params)
     chex.assert_trees_all_close(updates, asam_jax.perturbation(params, grads, rho=0.5))
+    assert isinstance(state, asam_jax.AlternatingState) and bool(state.ascended)
     chex.assert_trees_all_equal(state.params, params)
-    assert bool(state.ascended)
 
 
 def test_one_copy_of_the_parameters_and_map_params():
@@ -99,6 +99,7 @@ def test_state_and_updates_keep_the_dtype():
     tx = asam_jax.alternating(optax.sgd(0.1), 0.5)
     updates, state = tx.update(params, tx.init(params), params)
     back, _ = tx.update(params, state, optax.apply_updates(params, updates))
+    assert isinstance(state, asam_jax.AlternatingState)
     chex.assert_trees_all_equal_dtypes(updates, back, state.params, params)
 
 

@@ -84,7 +84,7 @@ def test_pytorchs_perturbation_is_asams():
     grads = {name: p.grad.clone() for name, p in layer.named_parameters()}
     torch_step._ascend(torch, layer, 0.5, adaptive=True)
     scale = {"weight": before["weight"].abs() + 0.01, "bias": torch.ones(2)}
-    norm = sum((scale[n] * grads[n]).square().sum() for n in grads).sqrt()
+    norm = torch.sqrt(sum((scale[n] * grads[n]).square().sum() for n in grads))
     for name, p in layer.named_parameters():
         expected = before[name] + 0.5 * scale[name] ** 2 * grads[name] / norm
         assert torch.allclose(p.detach(), expected, atol=1e-6)

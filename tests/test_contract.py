@@ -1,5 +1,7 @@
 """One contract, run over every transformation: what optax's own pieces expect of a link."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -57,7 +59,7 @@ def exact(request):
     return FACTORIES[request.param]
 
 
-def run(tx, steps=3, params=None, **extra):
+def run(tx, steps=3, params=None, **extra) -> tuple[Any, Any]:
     params = jax.tree.map(jnp.asarray, W if params is None else params)
     state = tx.init(params)
     for seed in range(steps):
@@ -104,7 +106,7 @@ def test_traces_once_over_data_rho_and_schedule_steps(factory):
         return optax.apply_updates(params, updates), (injected, other)
 
     params = jax.tree.map(jnp.asarray, W)
-    states = (tx.init(params), scheduled.init(params))
+    states: Any = (tx.init(params), scheduled.init(params))
     for seed in range(4):
         states[0].hyperparams["rho"] = jnp.float32(0.1 * (seed + 1))
         params, states = step(params, states, batch(seed))
@@ -225,7 +227,7 @@ def test_multi_steps_makes_eps_from_the_mean_and_steps_along_the_last_batch(fact
     fs = [gradient(batch(0)), gradient(batch(1))]
     with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself multiplies by booleans
         multi = optax.MultiSteps(factory(optax.sgd(0.1)), 2)
-        state = multi.init(params)
+        updates, state = None, multi.init(params)
         for f in fs:
             updates, state = multi.update(f(params), state, params, grad_fn=f)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, fs[0](params), fs[1](params))

@@ -1,6 +1,7 @@
 """The cheap forms and the refinements, against steps written out in NumPy float64."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -45,7 +46,7 @@ def by_hand(rule, steps=STEPS):
     return w
 
 
-def trained(link, steps=STEPS, jit=True):
+def trained(link, steps=STEPS, jit=True) -> tuple[Any, Any]:
     """The same with the link, and its last state."""
     tx = optax.chain(link, optax.sgd(LR))
 
@@ -219,6 +220,7 @@ def test_nothing_or_one_tree_is_kept():
 @pytest.mark.parametrize("form", ["link", "value_and_grad"])
 def test_an_ascent_on_a_part_of_the_batch(form):
     params, x, y = many.problem()
+    value = aux = None
     if form == "link":
         link = asam_jax.sharpness_aware(many.RHO)
         part = jax.grad(loss)(params, x[:4], y[:4])

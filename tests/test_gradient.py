@@ -74,8 +74,8 @@ def test_rho_zero_is_value_and_grad_and_has_one_pass():
     step = jax.jit(asam_jax.value_and_grad(loss, rho=0.0))
     plain = jax.jit(jax.value_and_grad(loss))
     chex.assert_trees_all_equal(step(W, X), plain(W, X))
-    flops = [f.lower(W, X).compile().cost_analysis()["flops"] for f in (step, plain)]
-    assert flops[0] == flops[1]
+    costs = [f.lower(W, X).compile().cost_analysis() or {} for f in (step, plain)]
+    assert costs[0]["flops"] == costs[1]["flops"]
 
 
 def test_rho_may_be_traced_and_does_not_retrace():

@@ -1,5 +1,7 @@
 """Training some leaves only: frozen ones are neither perturbed nor updated."""
 
+from typing import Any
+
 import chex
 import equinox as eqx
 import jax
@@ -37,7 +39,8 @@ def test_the_whole_step_equals_training_the_subtree_alone():
         asam_jax.sharpness_aware(0.5, operator=asam_jax.masked(asam_jax.elementwise(), TRAINS)),
         optax.partition({True: optax.sgd(0.1, momentum=0.9), False: optax.set_to_zero()}, TRAINS),
     )
-    params, state = W, tx.init(W)
+    params: Any = W
+    state = tx.init(W)
     sub_tx = asam_jax.asam(optax.sgd(0.1, momentum=0.9), 0.5)
     head, sub_state = W["head"], sub_tx.init(W["head"])
     for _ in range(3):

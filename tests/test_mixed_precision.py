@@ -55,7 +55,7 @@ def test_bfloat16_parameters():
     tx = asam_jax.asam(optax.sgd(LR), many.RHO)
     grad_fn = jax.grad(lambda w: computed_in(jnp.bfloat16, w, x, y))
     updates, _ = tx.update(grad_fn(stored), tx.init(stored), stored, grad_fn=grad_fn)
-    assert {u.dtype for u in updates.values()} == {jnp.dtype("bfloat16")}
+    assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype("bfloat16")}
     _, ascended = many.reference(as_float64(stored), x, y, WHOLE)
     many.close(as_float64(updates), {n: -LR * g for n, g in ascended.items()}, 2 * BFLOAT16)
 
@@ -119,5 +119,5 @@ def test_an_overflow_comes_out_where_a_loss_scale_is_watched(dtype):
     tx = optax.chain(asam_jax.sharpness_aware(many.RHO), optax.apply_if_finite(optax.sgd(LR), 5))
     grad_fn = jax.grad(lambda w: computed_in(dtype, w, x, y) * jnp.float32(jnp.inf))
     updates, state = tx.update(grad_fn(stored), tx.init(stored), stored, grad_fn=grad_fn)
-    assert not any(u.any() for u in updates.values())
+    assert not any(u.any() for u in jax.tree.leaves(updates))
     assert int(optax.tree.get(state, "total_notfinite")) == 1

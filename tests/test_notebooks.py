@@ -3,6 +3,8 @@
 import importlib.util
 import pathlib
 import re
+import subprocess
+import tomllib
 
 import nbformat
 import pytest
@@ -14,7 +16,8 @@ build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 
 each = pytest.mark.parametrize("name", build.NAMES)
-BADGE = "https://colab.research.google.com/github/asam-jax/asam_jax/blob/main/colab/{}.ipynb"
+PROJECT = tomllib.loads((COLAB.parent / "pyproject.toml").read_text())["project"]
+ADDRESS = PROJECT["urls"]["Repository"]
 
 
 def cells(notebook):
@@ -57,10 +60,25 @@ def test_a_notebook_shows_its_outputs_and_nothing_of_the_machine(name):
 
 
 @each
-def test_a_notebook_opens_in_colab_and_installs_what_it_needs(name):
-    first, second = build.read(name).cells[:2]
-    assert first.cell_type == "markdown" and BADGE.format(name) in first.source
-    assert "git+https://github.com/asam-jax/asam_jax" in second.source
+def test_a_notebook_opens_in_colab(name):
+    first = build.read(name).cells[0]
+    there = ADDRESS.replace("github.com", "colab.research.google.com/github")
+    assert first.cell_type == "markdown"
+    assert f"]({there}/blob/main/colab/{name}.ipynb)" in first.source
+
+
+@each
+@pytest.mark.parametrize("folder", ["colab", "elsewhere"])
+def test_a_notebook_installs_the_checkout_that_it_lies_in_or_the_repository(
+    name, folder, tmp_path, monkeypatch
+):
+    commands = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.chdir(COLAB if folder == "colab" else tmp_path)
+    installs, end, _ = build.read(name).cells[1].source.partition("check=True)")
+    exec(installs + end)
+    assert (".." if folder == "colab" else f"git+{ADDRESS}") in commands[0]
 
 
 # jupyter_core warns of a change of its folders.

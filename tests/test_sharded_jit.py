@@ -79,7 +79,8 @@ def test_training_equals_numpy_and_keeps_the_shardings(layout):
     many.close(jax.device_get(trace), expected_trace)
     lie_as(params, shardings)
     lie_as(trace, shardings)
-    assert step._cache_size() == 1  # the second step's arguments lie as the first's
+    cached = step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+    assert cached == 1  # the second step's arguments lie as the first's
 
 
 def test_eps_is_normalised_over_all_shards_and_lies_as_the_parameters(layout):
