@@ -9,15 +9,10 @@ from typing import Annotated
 
 import typer
 
-from experiments import (
-    allocator,
-    commands_benchmark,
-    commands_figures,
-    commands_train,
-    options,
-    paper,
-)
-from experiments.options import WORKDIR
+from experiments.commands import benchmarks, figures, options, train
+from experiments.commands.options import WORKDIR
+from experiments.config import paper
+from experiments.training import allocator
 
 app = typer.Typer(
     add_completion=False,
@@ -25,8 +20,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=False,
 )
-app.add_typer(commands_benchmark.app, name="benchmark")
-app.add_typer(commands_figures.app)
+app.add_typer(benchmarks.app, name="benchmark")
+app.add_typer(figures.app)
 _ROWS = list(paper.TABLE1)
 
 
@@ -42,9 +37,9 @@ def default(
     are 40% noise, five seeds, a table and a picture, in under two minutes on two cores.
     """
     if context.invoked_subcommand is None:
-        from experiments import main_job
+        from experiments.commands import default_comparison
 
-        main_job.run(workdir, time_limit)
+        default_comparison.run(workdir, time_limit)
 
 
 @app.command()
@@ -57,7 +52,7 @@ def models(workdir: options.Workdir = WORKDIR) -> None:
         typer.echo(f"{name:18}{networks.parameter_count(name):>12,}")
 
 
-app.command()(commands_train.train)
+app.command()(train.train)
 
 
 def _table(name: str, text: str, dataset: str, rows: list[str], levels: list[float], runs: int):
@@ -78,7 +73,9 @@ def _table(name: str, text: str, dataset: str, rows: list[str], levels: list[flo
         checkpoint_seconds: options.CheckpointSeconds = 60.0,
         loop: options.Loop = "auto",
     ) -> None:
-        from experiments import plans, runner, table_job
+        from experiments.commands import train_and_report
+        from experiments.config import plans
+        from experiments.training import runner
 
         configs = plans.table(
             dataset,
@@ -91,7 +88,7 @@ def _table(name: str, text: str, dataset: str, rows: list[str], levels: list[flo
             dtype=dtype,
         )
         settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-        table_job.run(configs, settings)
+        train_and_report.run(configs, settings)
 
 
 _METHODS = "SGD, SAM and ASAM"
@@ -116,11 +113,13 @@ def digits(
     time_limit: options.TimeLimit = None,
 ) -> None:
     """The default comparison at 0 to 80% label noise, with --sweep over the radius, too."""
-    from experiments import plans, runner, table_job
+    from experiments.commands import train_and_report
+    from experiments.config import plans
+    from experiments.training import runner
 
     levels = options.levels(noise) or list(paper.NOISE_LEVELS)
     configs = plans.digits_sweep(levels, seeds) if sweep else plans.digits(levels, seeds)
-    table_job.run(configs, runner.Options(workdir, time_limit=time_limit))
+    train_and_report.run(configs, runner.Options(workdir, time_limit=time_limit))
 
 
 @app.command()
@@ -131,8 +130,8 @@ def report(
     ] = None,
 ) -> None:
     """Writes RESULTS.md and its pictures from the result lines in the folder."""
-    from experiments import readme as readmes
-    from experiments import report as reports
+    from experiments.reporting import readme as readmes
+    from experiments.reporting import report as reports
 
     path, problems = reports.write(_existing(workdir))
     for problem in problems:
@@ -144,7 +143,7 @@ def report(
 
 
 def _existing(workdir: Path) -> Path:
-    from experiments.config import ConfigError
+    from experiments.config.errors import ConfigError
 
     if not workdir.is_dir():
         raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
@@ -153,8 +152,8 @@ def _existing(workdir: Path) -> Path:
 
 def main() -> None:
     """Runs the command line; what is wrong with a call is one line and exit code 2."""
-    from experiments.config import ConfigError
-    from experiments.stop import Stopped
+    from experiments.config.errors import ConfigError
+    from experiments.training.stop import Stopped
 
     try:
         app(prog_name="python -m experiments")

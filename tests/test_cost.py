@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import forms
+from experiments.benchmarks import compared_steps
 
 
 @pytest.fixture(scope="module")
@@ -11,7 +11,8 @@ def compiled():
     """The whole training steps, compiled and never run."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         made = {
-            form.name: form for form in forms.all_forms(forms.problem("resnet20", 128, "float32"))
+            form.name: form
+            for form in compared_steps.all_forms(compared_steps.problem("resnet20", 128, "float32"))
         }
         return {
             name: jax.jit(made[name].steps[0], donate_argnums=0).lower(made[name].state).compile()

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from experiments import models
-from experiments.config import ConfigError
+from experiments.config.errors import ConfigError
 from experiments.models.layers import BatchNorm, conv
 
 COUNTS = {

@@ -11,9 +11,12 @@ from cli import call
 from test_loops import SEEDS, run, setting
 
 import asam_jax
-from experiments import config, data, loops, pareto, pareto_report, spec, stale, variants
-from experiments.config import ConfigError
-from experiments.tables import groups
+from experiments.benchmarks import pareto, pareto_report
+from experiments.config import run_config, step_forms
+from experiments.config.errors import ConfigError
+from experiments.datasets import arrays
+from experiments.reporting.tables import groups
+from experiments.training import loops, reused_direction, spec
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 EVIDENCE = pathlib.Path(__file__).parent.parent / "experiments" / "evidence" / "results.jsonl"
@@ -31,8 +34,8 @@ def test_the_same_seed_gives_the_same_run_on_either_loop(variant):
 
 
 def test_what_climbs_at_every_step_is_the_exact_form(monkeypatch):
-    monkeypatch.setitem(variants.VARIANTS, "every1", variants.Variant("", every=1))
-    monkeypatch.setitem(variants.VARIANTS, "sigma0", variants.Variant("", descent="gsam"))
+    monkeypatch.setitem(step_forms.VARIANTS, "every1", step_forms.Variant("", every=1))
+    monkeypatch.setitem(step_forms.VARIANTS, "sigma0", step_forms.Variant("", descent="gsam"))
     exact, _ = run("host", *setting("asam"), [0])
     for name in ("every1", "sigma0"):
         same, _ = run("host", *setting("asam", variant=name), [0])
@@ -61,7 +64,9 @@ def test_stale_against_numpy():
     """A step with a stale direction, and one with a fresh one, of a quadratic loss."""
     a = np.array([[3.0, 1.0], [1.0, 2.0]])
     w, kept, rho = np.array([1.0, -2.0]), np.array([0.5, 1.0]), 0.3
-    state = stale.StaleState(jnp.asarray(kept, jnp.float32), jnp.float32(0), jnp.int32(4))
+    state = reused_direction.StaleState(
+        jnp.asarray(kept, jnp.float32), jnp.float32(0), jnp.int32(4)
+    )
 
     def loss(w):
         return 0.5 * w @ jnp.asarray(a, jnp.float32) @ w, None
@@ -74,7 +79,7 @@ def test_stale_against_numpy():
     for climb, direction in ((False, kept), (True, a @ w), (jnp.array(True), a @ w)):
         eps = rho * direction / np.linalg.norm(direction)
         expected = a @ (w + eps)
-        (value, _), grads, new = stale.gradient(
+        (value, _), grads, new = reused_direction.gradient(
             state, jnp.asarray(w, jnp.float32), loss, eps_of, climb
         )
         np.testing.assert_allclose(value, 0.5 * (w + eps) @ a @ (w + eps), rtol=1e-5)
@@ -89,7 +94,7 @@ def test_stale_against_numpy():
     ("form", "steps"), [("early4", range(0, 25, 4)), ("late4", range(76, 100, 4))]
 )
 def test_a_schedule_of_ascents(form, steps):
-    variant = variants.VARIANTS[form]
+    variant = step_forms.VARIANTS[form]
     assert [n for n in range(100) if variant.climbs(n, 100)] == list(steps)
     assert variant.gradients == 1 + 1 / 16
 
@@ -98,16 +103,16 @@ def test_finished_runs_keep_the_names_that_they_had_before_there_were_forms():
     record = json.loads(EVIDENCE.read_text().splitlines()[-1])
     names = ("dataset", "method", "label_noise", "seed", "rho", "epochs")
     given = {n: record[n] for n in names if n != "rho" or record["method"] != "sgd"}
-    made = config.make(**given)
+    made = run_config.make(**given)
     assert made.run_id(record["dataset_fingerprint"]) == record["run_id"]
-    other = config.make("digits", "asam", variant="last")
+    other = run_config.make("digits", "asam", variant="last")
     assert other.as_json()["variant"] == "last" and "variant" not in made.as_json()
 
 
 def test_the_validation_split_is_the_last_training_images_with_their_true_labels():
-    whole = data.load("digits")
-    made = config.make("digits", "asam", label_noise=0.4, validation=0.25)
-    dataset = data.prepare(whole, made)
+    whole = arrays.load("digits")
+    made = run_config.make("digits", "asam", label_noise=0.4, validation=0.25)
+    dataset = arrays.prepare(whole, made)
     count = len(whole.train_labels)
     held = round(0.25 * count)
     assert len(dataset.train_labels) == count - held
@@ -118,7 +123,7 @@ def test_the_validation_split_is_the_last_training_images_with_their_true_labels
 
 def test_every_form_has_as_many_settings_to_choose_from():
     plan = pareto.plan("digits", None, None, seeds=5, tuning_seeds=2)
-    assert plan.forms == list(variants.VARIANTS)
+    assert plan.forms == list(step_forms.VARIANTS)
     assert {len(plan.candidates(form)) for form in plan.forms} == {len(pareto.RADII)}
     seeds = {run.seed for run in plan.tuning(plan.candidates("last")[0])}
     assert seeds.isdisjoint(run.seed for run in plan.final("sgd"))
@@ -144,7 +149,7 @@ def test_the_best_on_the_validation_split_is_chosen():
 
 def test_gains_are_relative_to_exact_asams_above_sgd():
     def line(method, accuracy, epochs=30, **values):
-        made = config.make("digits", method, epochs=epochs, **values).as_json()
+        made = run_config.make("digits", method, epochs=epochs, **values).as_json()
         return made | dict(test_accuracy_final=accuracy, dataset_fingerprint="x")
 
     found = groups(
@@ -202,4 +207,4 @@ def test_bad_names_are_answered_with_the_known_ones(arguments, message, tmp_path
 
 def test_forms_run_on_one_device():
     with pytest.raises(ConfigError, match="one device"):
-        config.make("digits", "asam", variant="last", devices=2)
+        run_config.make("digits", "asam", variant="last", devices=2)

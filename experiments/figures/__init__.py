@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from experiments.figures import figure1, figure2, figure3, figure4, landscape
-from experiments.summaries import Section
+from experiments.reporting.summaries import Section
 
 
 def sections(workdir: Path) -> list[Section]:

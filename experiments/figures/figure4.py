@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments import config, results, runner, style
-from experiments.config import RunConfig
-from experiments.figures import lines as figure_lines
-from experiments.figures.lines import Record
-from experiments.summaries import Section
-from experiments.tables import Group, groups
+from experiments.config import run_config
+from experiments.config.run_config import RunConfig
+from experiments.figures import figure_lines
+from experiments.figures.figure_lines import Record
+from experiments.reporting import style
+from experiments.reporting.summaries import Section
+from experiments.reporting.tables import Group, groups
+from experiments.training import result_lines, runner
 
 KIND, PICTURE = "figure4", "figure4.png"
 # The paper names both ends and steps of 1, 2, 5.
@@ -59,9 +61,9 @@ def plan(
     )
     made = []
     for seed in range(seeds):
-        made.append(config.make(dataset, "sgd", seed=seed, **shared))
+        made.append(run_config.make(dataset, "sgd", seed=seed, **shared))
         made += [
-            config.make(
+            run_config.make(
                 dataset, "asam", rho=rho, p=float(p), normalization=name, seed=seed, **shared
             )
             for name, p in VARIANTS
@@ -125,19 +127,21 @@ def _sentences(found: list[Group]) -> str:
         rows = _of(found, (normalization, p))
         if rows:
             best = max(rows, key=lambda g: float(np.mean(g.final)))
-            accuracy = results.format_mean_std(best.final)
+            accuracy = result_lines.format_mean_std(best.final)
             parts.append(
                 f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
                 f"{best['rho']:g} with {accuracy}%"
             )
-    sgd = [f"SGD has {results.format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"]
+    sgd = [
+        f"SGD has {result_lines.format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"
+    ]
     return "; ".join([*parts, *sgd]) + "."
 
 
 def section(workdir: Path) -> list[Section]:
     """The paragraph of the report, one for each data set and network."""
     rows: dict[tuple, list[Record]] = {}
-    for record in results.read(workdir, KIND)[0]:
+    for record in result_lines.read(workdir, KIND)[0]:
         key = tuple(record[n] for n in ("dataset", "model", "label_noise", "epochs", "subset"))
         rows.setdefault(key, []).append(record)
     made = []

@@ -38,7 +38,7 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int], rn
     Raises:
       ConfigError: no such name, or the images are too small for the network's downsamplings.
     """
-    from experiments.config import ConfigError
+    from experiments.config.errors import ConfigError
 
     if name not in NAMES:
         raise ConfigError(f"unknown model {name!r}; the known ones are: {', '.join(NAMES)}.")
