@@ -47,8 +47,9 @@ def models(workdir: options.Workdir = WORKDIR) -> None:
     """Prints the name and the parameter count (10 classes) of each network."""
     del workdir  # every command takes it
     from experiments import models as networks
+    from experiments.config.model_names import MODEL_FILES
 
-    for name in networks.NAMES:
+    for name in MODEL_FILES:
         typer.echo(f"{name:18}{networks.parameter_count(name):>12,}")
 
 
@@ -73,7 +74,7 @@ def _table(name: str, text: str, dataset: str, rows: list[str], levels: list[flo
         checkpoint_seconds: options.CheckpointSeconds = 60.0,
         loop: options.Loop = "auto",
     ) -> None:
-        from experiments.commands import train_and_report
+        from experiments.commands.train_and_report import train_and_report
         from experiments.config import plans
         from experiments.training import runner
 
@@ -88,7 +89,7 @@ def _table(name: str, text: str, dataset: str, rows: list[str], levels: list[flo
             dtype=dtype,
         )
         settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-        train_and_report.run(configs, settings)
+        train_and_report(configs, settings)
 
 
 _METHODS = "SGD, SAM and ASAM"
@@ -113,13 +114,13 @@ def digits(
     time_limit: options.TimeLimit = None,
 ) -> None:
     """The default comparison at 0 to 80% label noise, with --sweep over the radius, too."""
-    from experiments.commands import train_and_report
+    from experiments.commands.train_and_report import train_and_report
     from experiments.config import plans
     from experiments.training import runner
 
     levels = options.levels(noise) or list(paper.NOISE_LEVELS)
     configs = plans.digits_sweep(levels, seeds) if sweep else plans.digits(levels, seeds)
-    train_and_report.run(configs, runner.Options(workdir, time_limit=time_limit))
+    train_and_report(configs, runner.Options(workdir, time_limit=time_limit))
 
 
 @app.command()
@@ -130,10 +131,10 @@ def report(
     ] = None,
 ) -> None:
     """Writes RESULTS.md and its pictures from the result lines in the folder."""
+    from experiments.commands.train_and_report import write_report
     from experiments.reporting import readme as readmes
-    from experiments.reporting import report as reports
 
-    path, problems = reports.write(_existing(workdir))
+    path, problems = write_report(_existing(workdir))
     for problem in problems:
         typer.echo(f"warning: {problem}", err=True)
     typer.echo(f"Wrote {path}.")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.reporting.mean_std import format_mean_std, mean_std
 from experiments.training import result_lines
 
 
@@ -69,6 +70,6 @@ def test_what_is_not_finite_becomes_null(tmp_path):
 
 
 def test_mean_and_sample_standard_deviation():
-    assert result_lines.mean_std([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5))
-    assert result_lines.format_mean_std([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
-    assert result_lines.format_mean_std([92.5]) == "92.50"
+    assert mean_std([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5))
+    assert format_mean_std([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
+    assert format_mean_std([92.5]) == "92.50"

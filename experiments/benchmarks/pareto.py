@@ -15,7 +15,6 @@ from experiments.config import run_config
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.config.step_forms import EXACT, VARIANTS
-from experiments.reporting import report
 from experiments.training import runner
 
 VALIDATION = 0.25
@@ -84,8 +83,8 @@ def plan(
     return Plan(problem, forms, radii or RADII, seeds, tuning_seeds)
 
 
-def run(what: Plan, options: runner.Options) -> None:
-    """Chooses, trains, and writes the report."""
+def run(what: Plan, options: runner.Options) -> int:
+    """Chooses and trains; returns the number of runs."""
     options = dataclasses.replace(options, kind=pareto_report.KIND)
     candidates = [c for form in what.forms for c in what.candidates(form)]
     tuning = [one for candidate in candidates for one in what.tuning(candidate)]
@@ -96,8 +95,7 @@ def run(what: Plan, options: runner.Options) -> None:
     chosen = choose(records)
     final = [one for form in what.forms for one in what.final("asam", **chosen[form])]
     runner.run_all([*plain, *final], options, announce=True)
-    path, _ = report.write(options.workdir)
-    print(f"All {len(tuning) + len(plain) + len(final)} runs are finished; the table is in {path}.")
+    return len(tuning) + len(plain) + len(final)
 
 
 def choose(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,9 @@ from typing import Any
 from experiments.config import run_config
 from experiments.config.step_forms import EXACT, VARIANTS, gradients_per_step
 from experiments.reporting import style
+from experiments.reporting.mean_std import format_mean_std, mean_std
 from experiments.reporting.summaries import Section, commands, measured_on
 from experiments.reporting.tables import Group, groups, markdown
-from experiments.training.result_lines import format_mean_std, mean_std
 
 KIND = "pareto_run"
 FOOTNOTE = (

@@ -19,6 +19,7 @@ from tqdm import tqdm
 import asam_jax
 from experiments.benchmarks import compared_steps
 from experiments.config.errors import ConfigError
+from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
 
 KIND = "benchmark_sharpness"
@@ -101,6 +102,17 @@ def describe(record: dict[str, Any]) -> str:
         f"({device['processors']} processors), JAX {record['versions']['jax']}, medians over "
         f"{record['repeats']} rounds."
     )
+
+
+def sections(workdir: Path) -> list[Section]:
+    """A part of the report for each set that was measured."""
+    return [
+        Section(
+            f"Cost of sharpness: {record['model']}, m = {record['m']}",
+            f"{describe(record)}\n\n{commands_of([record])}",
+        )
+        for record in result_lines.read_kind(workdir, KIND)
+    ]
 
 
 def run(workdir: Path, model: str, images: int, m: int, repeats: int) -> None:

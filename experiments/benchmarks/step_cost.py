@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks import cheaper_steps, compared_steps, torch_step
 from experiments.benchmarks.compared_steps import Form
+from experiments.reporting.summaries import Section, commands_of
 from experiments.reporting.tables import markdown
 from experiments.training import cpu, provenance, result_lines
 
@@ -203,6 +204,18 @@ def describe(records: list[dict[str, Any]]) -> str:
         f"{table(records)}\n\n"
         f"Picking, augmenting and normalising a batch takes {100 * share:.1f}% of SGD's step."
     )
+
+
+def sections(workdir: Path) -> list[Section]:
+    """A part of the report for each network, batch size and dtype that was measured."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for record in result_lines.read_kind(workdir, KIND):
+        title = f"{record['model']}, batch {record['batch_size']}, {record['dtype']}"
+        measured.setdefault(title, []).append(record)
+    return [
+        Section(f"Cost of a step: {title}", f"{describe(records)}\n\n{commands_of(records[:1])}")
+        for title, records in measured.items()
+    ]
 
 
 def run(

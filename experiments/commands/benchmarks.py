@@ -75,6 +75,7 @@ def benchmark_pareto(
 ) -> None:
     """Trains every form of a step at its best radius: test accuracy against cost."""
     from experiments.benchmarks import pareto
+    from experiments.commands.train_and_report import compare_and_report
     from experiments.training import runner
 
     plan = pareto.plan(
@@ -89,4 +90,6 @@ def benchmark_pareto(
         seeds=seeds,
         tuning_seeds=tuning_seeds,
     )
-    pareto.run(plan, runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop))
+    compare_and_report(
+        plan, runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
+    )

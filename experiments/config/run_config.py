@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from experiments.config.errors import ConfigError
+from experiments.config.model_names import MODEL_FILES
 from experiments.config.step_forms import EXACT, VARIANTS
 
 DATASETS = ("digits", "cifar10", "cifar100")
@@ -197,9 +198,7 @@ def _device_values(devices: int, perturb: str | None, batch_norm: str | None) ->
 
 def check(config: RunConfig) -> None:
     """Raises ConfigError for a value that no run can have."""
-    from experiments import models  # here, since --help need not load flax
-
-    _one_of("model", config.model, tuple(models.NAMES))
+    _one_of("model", config.model, tuple(MODEL_FILES))
     _one_of("dtype", config.dtype, DTYPES)
     _one_of("perturb", config.perturb, PERTURBS)
     _one_of("batch_norm", config.batch_norm, BATCH_NORMS)

@@ -15,6 +15,7 @@ from experiments.config.run_config import RunConfig
 from experiments.figures import figure_lines
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
+from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import Group, groups
 from experiments.training import result_lines, runner
@@ -127,14 +128,12 @@ def _sentences(found: list[Group]) -> str:
         rows = _of(found, (normalization, p))
         if rows:
             best = max(rows, key=lambda g: float(np.mean(g.final)))
-            accuracy = result_lines.format_mean_std(best.final)
+            accuracy = format_mean_std(best.final)
             parts.append(
                 f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
                 f"{best['rho']:g} with {accuracy}%"
             )
-    sgd = [
-        f"SGD has {result_lines.format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"
-    ]
+    sgd = [f"SGD has {format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"]
     return "; ".join([*parts, *sgd]) + "."
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.summaries import Section
+from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
 from experiments.training.lock import workdir_lock
 
@@ -34,10 +34,9 @@ def origin(lines: list[Record]) -> str:
     """Device, versions and commands behind some lines, for the report."""
     devices = {f"{r['device']['kind']} ({r['device']['processors']} processors)" for r in lines}
     versions = {r["versions"]["jax"] for r in lines}
-    commands = "\n".join(dict.fromkeys(r["command"] for r in lines))
     return (
         f"Measured on: {'; '.join(sorted(devices))}; JAX {'; '.join(sorted(versions))}.\n\n"
-        f"```bash\n{commands}\n```"
+        f"{commands_of(lines)}"
     )
 
 

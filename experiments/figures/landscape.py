@@ -20,6 +20,7 @@ from experiments.datasets import arrays
 from experiments.figures import figure_lines, landscape_picture
 from experiments.figures.evaluation_set import Whole
 from experiments.figures.figure_lines import Record
+from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section
 from experiments.training import result_lines, runner, weights
 from experiments.training.lock import workdir_lock
@@ -139,7 +140,7 @@ def rises(line: Record, distance: float) -> list[float]:
 def _sentences(found: list[Record]) -> str:
     parts = [
         f"{paper.METHOD_NAMES[line['method']]} "
-        f"{result_lines.format_mean_std(rises(line, 0.5))} (loss at the weights "
+        f"{format_mean_std(rises(line, 0.5))} (loss at the weights "
         f"{line['train_loss'][0][line['alphas'].index(0.0)]:.2f}, "
         f"test accuracy {line['test_accuracy_final']:.1f}%)"
         for line in found

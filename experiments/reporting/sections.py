@@ -1,11 +1,7 @@
-"""What the report says of which result lines, in the paper's order."""
+"""What the report says of the accuracies of finished runs, in the paper's order."""
 
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from experiments import figures
-from experiments.benchmarks import pareto_report, sharpness_cost, step_cost
 from experiments.config import paper
 from experiments.config.run_config import default_rho
 from experiments.reporting import curves
@@ -18,17 +14,11 @@ from experiments.reporting.summaries import (
     paper_summary,
 )
 from experiments.reporting.tables import Group, noise_table
-from experiments.training import result_lines
 
 
-def sections(workdir: Path, found: list[Group]) -> list[Section]:
-    """Every section that there are lines for."""
-    made = [*_digits(found), *_tables(found), *figures.sections(workdir)]
-    made += [
-        *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
-        *_benchmarks(workdir),
-    ]
-    return made or [Section("Nothing yet", "No result lines were found here.")]
+def sections(found: list[Group]) -> list[Section]:
+    """The digits by label noise, then Tables 1 to 3, as far as there are runs."""
+    return [*_digits(found), *_tables(found)]
 
 
 def _is_default(group: Group) -> bool:
@@ -91,27 +81,3 @@ def _tables(found: list[Group]) -> list[Section]:
         for title, rows in tables.items()
         if rows
     ]
-
-
-def _benchmarks(workdir: Path) -> list[Section]:
-    """A section for each network, batch size and dtype that was measured."""
-    measured: dict[str, list[dict[str, Any]]] = {}
-    for record in result_lines.read_kind(workdir, step_cost.KIND):
-        title = f"{record['model']}, batch {record['batch_size']}, {record['dtype']}"
-        measured.setdefault(title, []).append(record)
-    return [
-        _cost(f"Cost of a step: {title}", step_cost.describe(records), records[0])
-        for title, records in measured.items()
-    ] + [
-        _cost(
-            f"Cost of sharpness: {record['model']}, m = {record['m']}",
-            sharpness_cost.describe(record),
-            record,
-        )
-        for record in result_lines.read_kind(workdir, sharpness_cost.KIND)
-    ]
-
-
-def _cost(title: str, text: str, record: dict[str, Any]) -> Section:
-    """A measurement, with the command that made it."""
-    return Section(title, f"{text}\n\n```bash\n{record['command']}\n```")

@@ -1,7 +1,7 @@
 """What a part of the report holds: a table with what it compares, and what it was measured on."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,12 @@ def measured_on(found: list[Group]) -> str:
 
 def commands(found: list[Group]) -> str:
     """The commands that made some rows."""
-    lines = dict.fromkeys(run["command"] for group in found for run in group.runs)
-    return "```bash\n" + "\n".join(lines) + "\n```"
+    return commands_of(run for group in found for run in group.runs)
+
+
+def commands_of(records: Iterable[dict[str, Any]]) -> str:
+    """The commands that made some result lines, each once."""
+    return "```bash\n" + "\n".join(dict.fromkeys(r["command"] for r in records)) + "\n```"
 
 
 def paper_summary(found: list[Group]) -> str:

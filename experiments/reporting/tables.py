@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.config import paper
 from experiments.config.run_config import PAPER_EPOCHS, RunConfig, default_rho
-from experiments.training.result_lines import format_mean_std, mean_std
+from experiments.reporting.mean_std import format_mean_std, mean_std
 
 Record = dict[str, Any]
 _SHARED = tuple(

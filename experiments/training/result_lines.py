@@ -10,8 +10,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 RESULTS_NAME = "results.jsonl"
 RUN = "run"  # the kind of a line that names none
 _REQUIRED = ("run_id", "dataset", "model", "method", "test_accuracy_final", "test_accuracy_max")
@@ -102,14 +100,3 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def mean_std(values: list[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (None for a single value)."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def format_mean_std(values: list[float]) -> str:
-    """'92.94 ± 0.31', or '92.94' for a single value."""
-    mean, std = mean_std(values)
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
