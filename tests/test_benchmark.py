@@ -7,7 +7,7 @@ import pytest
 
 from experiments.benchmarks import sharpness_cost, step_cost, torch_step
 from experiments.config.errors import ConfigError
-from experiments.config.step_forms import VARIANTS
+from experiments.config.step_forms import STEP_FORMS
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
@@ -33,7 +33,7 @@ def test_cheap_forms_do_the_work_that_their_names_say(measured):
     """XLA counts some 30 FLOPs a weight for eps itself, beside 1058 for this batch's gradient."""
     flops = {record["form"]: record["flops_over_sgd"] for record in measured}
     for name in CHEAP:
-        assert flops[name] == pytest.approx(VARIANTS[name].gradients, abs=0.05)
+        assert flops[name] == pytest.approx(STEP_FORMS[name].gradients, abs=0.05)
 
 
 def test_only_what_alternates_keeps_a_copy_of_the_parameters(measured):

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import optax
 
-from experiments.benchmarks.compared_steps import RHO_ASAM, Form, Problem, base, copied
-from experiments.config.step_forms import EXACT, VARIANTS
+from experiments.benchmarks.compared_steps import RHO_ASAM, ComparedStep, Problem, base, copied
+from experiments.config.step_forms import EXACT, STEP_FORMS
 from experiments.training import gradients
 from experiments.training.spec import ModelSpec, StepSpec
 
@@ -27,19 +27,19 @@ class _Hyper(NamedTuple):
     weight: float = WEIGHT
 
 
-def some(given: Problem, names: Sequence[str] | None) -> list[Form]:
+def cheaper_steps(given: Problem, names: Sequence[str] | None) -> list[ComparedStep]:
     """One form for each name; None: for all whose steps are alike, without the exact one.
 
-    `forms` has that.
+    `compared_steps` has that.
     """
     if names is None:
-        names = [name for name in VARIANTS if name != EXACT and not VARIANTS[name].step_varies]
+        names = [name for name in STEP_FORMS if name != EXACT and not STEP_FORMS[name].step_varies]
     return [_form(given, name) for name in names]
 
 
-def _form(given: Problem, name: str) -> Form:
+def _form(given: Problem, name: str) -> ComparedStep:
     spec, tx = _spec(name), base()
-    variant = VARIANTS[name]
+    form = STEP_FORMS[name]
     state = _Held(
         given.params, given.rest, tx.init(given.params), gradients.init(spec, given.params)
     )
@@ -47,7 +47,7 @@ def _form(given: Problem, name: str) -> Form:
     def step_of(climb: bool):
         def step(state: _Held) -> _Held:
             result, grads, memory = gradients.gradient(
-                spec, state, _Hyper(), given.loss, given.part(variant.part), climb
+                spec, state, _Hyper(), given.loss, given.part(form.part), climb
             )
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -56,8 +56,8 @@ def _form(given: Problem, name: str) -> Form:
         return step
 
     # Two programs, as the host loop has them; the one that does not climb runs k - 1 times.
-    steps = (step_of(True), *[step_of(False)] * (variant.every - 1))
-    return Form(name, copied(state), steps, makes=variant.every)
+    steps = (step_of(True), *[step_of(False)] * (form.every - 1))
+    return ComparedStep(name, copied(state), steps, makes=form.every)
 
 
 def _spec(name: str) -> StepSpec:

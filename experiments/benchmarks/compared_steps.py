@@ -1,8 +1,8 @@
 """The steps that `benchmark step` compares: one network, one batch, one base optimizer.
 
-Each form is a state and a pure function state -> state to be jitted with its state donated. The
+Each of them is a state and a pure function state -> state to be jitted with its state donated. The
 statistics of BatchNorm come from the first pass; the augmentation is left out, since it costs the
-same in every form.
+same in all.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,15 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 RHO_SAM, RHO_ASAM = 0.05, 0.5
 IMAGE_SHAPE = (32, 32, 3)
 
-Step = Callable[[Any], Any]
+Call = Callable[[Any], Any]
 
 
-class Form(NamedTuple):
-    """A name, and the steps that, called in turn, make so many training steps."""
+class ComparedStep(NamedTuple):
+    """A name, and the calls that, one after the other, make so many training steps."""
 
     name: str
     state: Any
-    steps: tuple[Step, ...]
+    calls: tuple[Call, ...]
     makes: int = 1
 
 
@@ -81,8 +81,8 @@ def base() -> optax.GradientTransformation:
     )
 
 
-def all_forms(given: Problem) -> list[Form]:
-    """SGD first: the others are reported relative to it."""
+def exact_steps(given: Problem) -> list[ComparedStep]:
+    """SGD first: the others, of two gradients each, are reported relative to it."""
     links = {
         "SAM": asam_jax.sam(base(), RHO_SAM),
         "ASAM, element-wise": asam_jax.asam(base(), RHO_ASAM),
@@ -90,22 +90,24 @@ def all_forms(given: Problem) -> list[Form]:
             asam_jax.sharpness_aware(RHO_ASAM, operator=asam_jax.filterwise()), base()
         ),
     }
-    made = [Form("SGD", _start(given, base()), (_plain(given, base()),))]
+    made = [ComparedStep("SGD", _start(given, base()), (_plain(given, base()),))]
     for name, tx in links.items():
-        made.append(Form(name, _start(given, tx), (_linked(given, tx),)))
+        made.append(ComparedStep(name, _start(given, tx), (_linked(given, tx),)))
     alternating = asam_jax.alternating(base(), RHO_ASAM)
     twice = (_plain(given, alternating),) * 2
-    made.append(Form("ASAM, alternating", _start(given, alternating), twice))
+    made.append(ComparedStep("ASAM, alternating", _start(given, alternating), twice))
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(RHO_SAM))
     opaque = optax.contrib.sam(base(), ascent, sync_period=2, opaque_mode=True)
-    made.append(Form("optax.contrib.sam, opaque", _start(given, opaque), (_opaque(given, opaque),)))
+    made.append(
+        ComparedStep("optax.contrib.sam, opaque", _start(given, opaque), (_opaque(given, opaque),))
+    )
     transparent = optax.contrib.sam(base(), ascent, sync_period=2)
     twice = (_plain(given, transparent),) * 2
-    made.append(Form("optax.contrib.sam, transparent", _start(given, transparent), twice))
+    made.append(ComparedStep("optax.contrib.sam, transparent", _start(given, transparent), twice))
     return made
 
 
-def bare_gradient(given: Problem) -> Form:
+def bare_gradient(given: Problem) -> ComparedStep:
     """One value and gradient, the unit of cost; the gradient is kept as the state."""
     grads = jax.tree.map(jnp.zeros_like, given.params)
 
@@ -114,10 +116,10 @@ def bare_gradient(given: Problem) -> Form:
         (_, rest), grads = jax.value_and_grad(given.loss, has_aux=True)(params, rest)
         return params, rest, grads
 
-    return Form("one gradient", copied((given.params, given.rest, grads)), (step,))
+    return ComparedStep("one gradient", copied((given.params, given.rest, grads)), (step,))
 
 
-def bare_update(given: Problem) -> Form:
+def bare_update(given: Problem) -> ComparedStep:
     """The base optimizer's update alone."""
     tx = base()
     grads = jax.tree.map(lambda w: 1e-3 * w, given.params)
@@ -127,10 +129,10 @@ def bare_update(given: Problem) -> Form:
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    return Form("base update", copied((given.params, tx.init(given.params))), (step,))
+    return ComparedStep("base update", copied((given.params, tx.init(given.params))), (step,))
 
 
-def input_pipeline(batch_size: int) -> Form:
+def input_pipeline(batch_size: int) -> ComparedStep:
     """A batch picked from images on the device, augmented and normalised, as training does it."""
     count = 10_000
     rng = np.random.default_rng(0)
@@ -147,7 +149,7 @@ def input_pipeline(batch_size: int) -> Form:
         return images, order, number + 1, batch
 
     batch = jnp.zeros((batch_size, *IMAGE_SHAPE), jnp.float32)
-    return Form("input and augmentation", (images, order, jnp.int32(0), batch), (step,))
+    return ComparedStep("input and augmentation", (images, order, jnp.int32(0), batch), (step,))
 
 
 def _start(given: Problem, tx: optax.GradientTransformation):
@@ -155,7 +157,7 @@ def _start(given: Problem, tx: optax.GradientTransformation):
 
 
 def copied(state):
-    """Buffers of its own for each form, since all of them are donated."""
+    """Buffers of its own for each step, since all of them are donated."""
     return jax.tree.map(jnp.array, state)
 
 
@@ -163,7 +165,7 @@ def _gradient(given: Problem, rest) -> Callable[[Any], Any]:
     return lambda params: jax.grad(given.loss, has_aux=True)(params, rest)[0]
 
 
-def _plain(given: Problem, tx) -> Step:
+def _plain(given: Problem, tx) -> Call:
     """A loop that owns the gradient call: one gradient a call."""
 
     def step(state):
@@ -175,7 +177,7 @@ def _plain(given: Problem, tx) -> Step:
     return step
 
 
-def _linked(given: Problem, tx) -> Step:
+def _linked(given: Problem, tx) -> Call:
     """A step with the link of asam_jax, which takes the second gradient itself."""
 
     def step(state):
@@ -188,7 +190,7 @@ def _linked(given: Problem, tx) -> Step:
     return step
 
 
-def _opaque(given: Problem, tx) -> Step:
+def _opaque(given: Problem, tx) -> Call:
     def step(state):
         params, rest, opt_state = state
         (_, new_rest), grads = jax.value_and_grad(given.loss, has_aux=True)(params, rest)

@@ -14,12 +14,12 @@ from experiments.benchmarks import pareto_report
 from experiments.config import run_config
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
-from experiments.config.step_forms import EXACT, VARIANTS
+from experiments.config.step_forms import EXACT, STEP_FORMS
 from experiments.training import runner
 
 VALIDATION = 0.25
 RADII = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-WEIGHTS = {"look": (0.3, 0.7), "gsam": (0.1, 0.3), "wsam": (0.6, 0.8), "stale": (0.2, 0.4)}
+WEIGHTS = {"look": (0.3, 0.7), "gsam": (0.1, 0.3), "wsam": (0.6, 0.8), "cosine": (0.2, 0.4)}
 # What a data set's comparison is unless the command says otherwise. Both are such that SGD learns
 # the wrong labels: where a small network does not even learn the right ones, as ResNet-8 under
 # augmentation, there is no gain whose share a form could keep.
@@ -41,7 +41,7 @@ class Plan:
 
     def candidates(self, form: str) -> list[dict[str, Any]]:
         """The settings of a form; a form with a weight has every other radius, at two weights."""
-        weights = WEIGHTS.get(VARIANTS[form].weighs or "")
+        weights = WEIGHTS.get(STEP_FORMS[form].weighs or "")
         if weights is None:
             return [dict(variant=form, rho=rho) for rho in self.radii]
         return [
@@ -74,10 +74,12 @@ def plan(
     seeds, tuning_seeds = given.pop("seeds"), given.pop("tuning_seeds")
     problem = dict(dataset=dataset) | PROBLEMS[dataset]
     problem |= {name: value for name, value in given.items() if value is not None}
-    forms = list(VARIANTS) if forms is None else list(forms)
+    forms = list(STEP_FORMS) if forms is None else list(forms)
     for form in forms:
-        if form not in VARIANTS:
-            raise ConfigError(f"unknown form {form!r}; the known ones are: {', '.join(VARIANTS)}.")
+        if form not in STEP_FORMS:
+            raise ConfigError(
+                f"unknown form {form!r}; the known ones are: {', '.join(STEP_FORMS)}."
+            )
     if EXACT not in forms:
         forms.insert(0, EXACT)  # what the others are measured against
     return Plan(problem, forms, radii or RADII, seeds, tuning_seeds)

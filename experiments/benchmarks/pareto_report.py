@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import run_config
-from experiments.config.step_forms import EXACT, VARIANTS, gradients_per_step
+from experiments.config.step_forms import EXACT, STEP_FORMS, gradients_per_step
 from experiments.reporting import style
 from experiments.reporting.mean_std import format_mean_std, mean_std
 from experiments.reporting.summaries import Section, commands, measured_on
@@ -99,7 +99,7 @@ def table(found: list[Group]) -> str:
         rows.append(
             [
                 name,
-                "one gradient" if plain else VARIANTS[_form(group)].text,
+                "one gradient" if plain else STEP_FORMS[_form(group)].text,
                 f"{cost(group, epochs):.4g}",
                 "-" if plain else f"{group['rho']:g}",
                 f"{group.runs[0].get('weight', 0.0):g}" if group.runs[0].get("weight") else "-",

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.benchmarks import cheaper_steps, compared_steps, torch_step
-from experiments.benchmarks.compared_steps import Form
+from experiments.benchmarks import compared_steps, torch_step
+from experiments.benchmarks.cheaper_steps import cheaper_steps
+from experiments.benchmarks.compared_steps import ComparedStep
 from experiments.reporting.summaries import Section, commands_of
 from experiments.reporting.tables import markdown
 from experiments.training import cpu, provenance, result_lines
@@ -20,17 +21,17 @@ INPUT = "input and augmentation"
 
 
 class Timed:
-    """A compiled form, run call by call on its own state."""
+    """A compiled step, run call by call on its own state."""
 
-    def __init__(self, form: Form):
-        self.form = form
+    def __init__(self, step: ComparedStep):
+        self.step = step
         options = cpu.compiler_options(compared_steps.IMAGE_SHAPE)  # those of training
         programs = {
-            step: jax.jit(step, donate_argnums=0).lower(form.state).compile(options)
-            for step in dict.fromkeys(form.steps)
+            call: jax.jit(call, donate_argnums=0).lower(step.state).compile(options)
+            for call in dict.fromkeys(step.calls)
         }
-        self.compiled = [programs[step] for step in form.steps]
-        self.state = form.state
+        self.compiled = [programs[call] for call in step.calls]
+        self.state = step.state
         self.seconds: list[float] = []
 
     def run(self) -> float:
@@ -39,14 +40,14 @@ class Timed:
         for program in self.compiled:
             self.state = program(self.state)
         jax.block_until_ready(self.state)
-        return (time.perf_counter() - started) / self.form.makes
+        return (time.perf_counter() - started) / self.step.makes
 
     @property
     def flops(self) -> float | None:
         """Of one training step, as XLA counts them."""
         counts = [(program.cost_analysis() or {}).get("flops") for program in self.compiled]
         known = [count for count in counts if count is not None]
-        return sum(known) / self.form.makes if len(known) == len(counts) else None
+        return sum(known) / self.step.makes if len(known) == len(counts) else None
 
     @property
     def temporary_bytes(self) -> int | None:
@@ -60,9 +61,9 @@ class TimedElsewhere:
 
     flops = temporary_bytes = None
 
-    def __init__(self, name: str, step: Callable[[], float]):
-        self.form = Form(name, (), ())
-        self.run = step
+    def __init__(self, name: str, run: Callable[[], float]):
+        self.step = ComparedStep(name, (), ())
+        self.run = run
         self.seconds: list[float] = []
 
 
@@ -74,9 +75,9 @@ def measure(
     torch: bool,
     cheap: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One line a form; the forms take turns, so that what disturbs the machine hits them alike.
+    """One line a step; they take turns, so that what disturbs the machine hits them alike.
 
-    `cheap` names those of the cheap and refined forms that are measured; None: all.
+    `cheap` names those of the cheap and refined forms of a step that are measured; None: all.
     """
     given = compared_steps.problem(model, batch_size, dtype)
     parts = [
@@ -84,10 +85,10 @@ def measure(
         compared_steps.bare_update(given),
         compared_steps.input_pipeline(batch_size),
     ]
-    made = [*compared_steps.all_forms(given), *cheaper_steps.some(given, cheap), *parts]
-    copies = {form.name: _bytes(form.state) for form in made}
+    made = [*compared_steps.exact_steps(given), *cheaper_steps(given, cheap), *parts]
+    copies = {step.name: _bytes(step.state) for step in made}
     timed: list[Timed | TimedElsewhere] = [
-        Timed(form) for form in tqdm(made, desc="compiling", leave=False)
+        Timed(step) for step in tqdm(made, desc="compiling", leave=False)
     ]
     shared = {
         "kind": KIND,
@@ -102,7 +103,7 @@ def measure(
     if torch:
         shared["versions"] |= torch_step.versions()
         elsewhere = torch_step.steps(model, batch_size)
-        timed += [TimedElsewhere(name, step) for name, step in elsewhere.items()]
+        timed += [TimedElsewhere(name, run) for name, run in elsewhere.items()]
     for one in timed:
         one.run()
     for number in tqdm(range(repeats), desc="measuring", leave=False):
@@ -111,26 +112,26 @@ def measure(
         for one in timed[first:] + timed[:first]:
             one.seconds.append(one.run())
     kept = {
-        form.name: (copies[form.name] - copies["SGD"]) / _bytes(given.params)
-        for form in made
-        if form not in parts
+        step.name: (copies[step.name] - copies["SGD"]) / _bytes(given.params)
+        for step in made
+        if step not in parts
     }
-    return [_line(one, timed, kept.get(one.form.name)) | shared for one in timed]
+    return [_line(one, timed, kept.get(one.step.name)) | shared for one in timed]
 
 
 def _line(one: Timed | TimedElsewhere, timed: list, copies: float | None) -> dict[str, Any]:
-    """What one form was measured to cost, beside SGD, its floor and PyTorch."""
-    seconds = {other.form.name: other.seconds for other in timed}
+    """What one step was measured to cost, beside SGD, its floor and PyTorch."""
+    seconds = {other.step.name: other.seconds for other in timed}
     floors = [
         2 * gradient + update
         for gradient, update in zip(seconds["one gradient"], seconds["base update"], strict=True)
     ]
     return {
-        "form": one.form.name,
+        "form": one.step.name,
         "seconds": statistics.median(one.seconds),
         "time_over_sgd": _median_ratio(one.seconds, seconds["SGD"]),
         "time_over_two_gradients_and_update": _median_ratio(one.seconds, floors),
-        "time_over_torch": _over_torch(one.form.name, seconds),
+        "time_over_torch": _over_torch(one.step.name, seconds),
         "flops": one.flops,
         "flops_over_sgd": _ratio(one.flops, timed[0].flops),
         "temporary_bytes": one.temporary_bytes,

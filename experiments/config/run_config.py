@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config.errors import ConfigError
 from experiments.config.model_names import MODEL_FILES
-from experiments.config.step_forms import EXACT, VARIANTS
+from experiments.config.step_forms import EXACT, STEP_FORMS
 
 DATASETS = ("digits", "cifar10", "cifar100")
 METHODS = ("sgd", "sam", "asam")
@@ -202,7 +202,7 @@ def check(config: RunConfig) -> None:
     _one_of("dtype", config.dtype, DTYPES)
     _one_of("perturb", config.perturb, PERTURBS)
     _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
-    _one_of("variant", config.variant, tuple(VARIANTS))
+    _one_of("variant", config.variant, tuple(STEP_FORMS))
     if config.method == "asam":
         _one_of("normalization", config.normalization, NORMALIZATIONS)
         _one_of("adapt", config.adapt, ADAPTS)

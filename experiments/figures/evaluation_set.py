@@ -13,7 +13,7 @@ from experiments.training.spec import ModelSpec
 _BATCH = 1000
 
 
-class Whole:
+class EvaluationSet:
     """The images and labels on the device, in batches of one size; padding has the label -1."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):

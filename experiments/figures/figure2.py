@@ -14,7 +14,7 @@ from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.datasets import arrays
 from experiments.figures import figure2_measures, figure2_picture, figure_lines
-from experiments.figures.evaluation_set import Whole
+from experiments.figures.evaluation_set import EvaluationSet
 from experiments.figures.figure2_statistics import PAPER_RHOS, sentences
 from experiments.figures.figure_lines import Record
 from experiments.reporting.summaries import Section
@@ -139,8 +139,8 @@ class _Network:
             prepared.test_labels, one.label_noise, prepared.num_classes, one.noise_seed + 1
         )
         self._spec, self._measuring = spec_of(one, prepared).model, measuring
-        self._train = Whole(prepared.train_images, prepared.train_labels)
-        self._test = Whole(prepared.test_images, test_labels)
+        self._train = EvaluationSet(prepared.train_images, prepared.train_labels)
+        self._test = EvaluationSet(prepared.test_images, test_labels)
         self._groups = (
             prepared.train_images[: measuring.images],
             prepared.train_labels[: measuring.images],

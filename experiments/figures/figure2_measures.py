@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import asam_jax
-from experiments.figures.evaluation_set import Whole
+from experiments.figures.evaluation_set import EvaluationSet
 from experiments.training import step as stepping
 from experiments.training.spec import ModelSpec
 
@@ -76,7 +76,9 @@ def _rises(spec, params, rest, images, labels, train, base, units, rho) -> jax.A
     return jnp.stack(losses) - base
 
 
-def losses(spec: ModelSpec, params: Any, rest: Any, train: Whole, test: Whole) -> dict[str, float]:
+def losses(
+    spec: ModelSpec, params: Any, rest: Any, train: EvaluationSet, test: EvaluationSet
+) -> dict[str, float]:
     """Mean loss and accuracy over training and test images, and the gap between the losses."""
     train_loss, train_accuracy = train.mean(spec, params, rest)
     test_loss, test_accuracy = test.mean(spec, params, rest)

@@ -31,7 +31,7 @@ PAPER_RHOS = tuple(
 DIGITS_RHOS = (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
 DIGITS_NOISE = 0.4
 # (normalization, p) -> name, colour, marker.
-VARIANTS = {
+REGIONS = {
     ("elementwise", "inf"): ("element-wise, $p = \\infty$", "#e69f00", "s"),
     ("elementwise", 2.0): ("element-wise, $p = 2$", style.COLORS["asam"], "o"),
     ("filterwise", 2.0): ("filter-wise, $p = 2$", "#009e73", "^"),
@@ -49,7 +49,7 @@ def plan(
     subset: int | None,
     dtype: str,
 ) -> list[RunConfig]:
-    """SGD, and ASAM at every rho in each variant, seed by seed; None for the data set's default."""
+    """SGD, and ASAM at every rho in each region, seed by seed; None for the data set's default."""
     small = dataset == "digits"
     if rhos is None:
         rhos = list(DIGITS_RHOS if small else PAPER_RHOS)
@@ -67,7 +67,7 @@ def plan(
             run_config.make(
                 dataset, "asam", rho=rho, p=float(p), normalization=name, seed=seed, **shared
             )
-            for name, p in VARIANTS
+            for name, p in REGIONS
             for rho in rhos
         ]
     return made
@@ -84,8 +84,8 @@ def run(configs: list[RunConfig], options: runner.Options) -> None:
 def draw(found: list[Group], path: Path) -> None:
     """Mean and standard deviation over seeds at each rho; SGD as a level band."""
     canvas, axes = style.figure((5.0, 4.2))
-    for variant, (name, color, marker) in VARIANTS.items():
-        rows = _of(found, variant)
+    for region, (name, color, marker) in REGIONS.items():
+        rows = _of(found, region)
         means = [float(np.mean(g.final)) for g in rows]
         axes.errorbar(
             [g["rho"] for g in rows],
@@ -113,8 +113,8 @@ def draw(found: list[Group], path: Path) -> None:
     style.save(canvas, path)
 
 
-def _of(found: list[Group], variant: tuple[str, float | str]) -> list[Group]:
-    rows = [g for g in found if (g["normalization"], g["p"]) == variant and g["method"] == "asam"]
+def _of(found: list[Group], region: tuple[str, float | str]) -> list[Group]:
+    rows = [g for g in found if (g["normalization"], g["p"]) == region and g["method"] == "asam"]
     return sorted(rows, key=lambda g: g["rho"])
 
 
@@ -124,7 +124,7 @@ def _std(group: Group) -> float:
 
 def _sentences(found: list[Group]) -> str:
     parts = []
-    for (normalization, p), _ in VARIANTS.items():
+    for (normalization, p), _ in REGIONS.items():
         rows = _of(found, (normalization, p))
         if rows:
             best = max(rows, key=lambda g: float(np.mean(g.final)))

@@ -18,7 +18,7 @@ from experiments.config import paper, run_config
 from experiments.config.run_config import RunConfig
 from experiments.datasets import arrays
 from experiments.figures import figure_lines, landscape_picture
-from experiments.figures.evaluation_set import Whole
+from experiments.figures.evaluation_set import EvaluationSet
 from experiments.figures.figure_lines import Record
 from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section
@@ -61,7 +61,7 @@ def run(configs: list[RunConfig], images: int, options: runner.Options) -> None:
             spec = spec_of(one, prepared).model
             path = weights.path_of(workdir, run_id, one.epochs)
             params, rest = weights.load(path, spec)
-            train = Whole(prepared.train_images[:images], prepared.train_labels[:images])
+            train = EvaluationSet(prepared.train_images[:images], prepared.train_labels[:images])
             line = {
                 "run_id": run_id,
                 **one.as_json(),
@@ -112,7 +112,7 @@ def _moved(params: Any, first: Any, second: Any, a: jax.Array, b: jax.Array) -> 
     return jax.tree.map(lambda w, d, e: w + a * d + b * e, params, first, second)
 
 
-def surfaces(spec: ModelSpec, params: Any, rest: Any, train: Whole) -> dict[str, list[Any]]:
+def surfaces(spec: ModelSpec, params: Any, rest: Any, train: EvaluationSet) -> dict[str, list[Any]]:
     """Training loss along each direction, (directions, alphas), and in the plane of two."""
     keys = jax.random.split(jax.random.key(KEY), DIRECTIONS)
     directions = [direction(params, key) for key in keys]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import asam_jax
-from experiments.config.step_forms import EXACT, VARIANTS, Variant
+from experiments.config.step_forms import EXACT, STEP_FORMS, StepForm
 from experiments.training import reused_direction
 from experiments.training.spec import StepSpec
 
@@ -37,16 +37,16 @@ _DESCENTS = {
 
 def init(spec: StepSpec, params: Any) -> Any:
     """What a form remembers from step to step; nothing for most."""
-    variant = VARIANTS[spec.variant]
-    if variant.stale:
+    form = STEP_FORMS[spec.variant]
+    if form.reuses_direction:
         return reused_direction.init(params)
-    if variant.remembers is not None:
-        return asam_jax.remember(variant.remembers).init(params)
-    if variant.steady is not None:
-        return _steady(variant.steady).init(params)
-    if spec.variant == EXACT or variant.one_gradient or variant.part > 1:
+    if form.remembers is not None:
+        return asam_jax.remember(form.remembers).init(params)
+    if form.steady is not None:
+        return _steady(form.steady).init(params)
+    if spec.variant == EXACT or form.one_gradient or form.part > 1:
         return ()
-    return _link(spec, variant, 0.0, 0.0).init(params)
+    return _link(spec, form, 0.0, 0.0).init(params)
 
 
 def gradient(
@@ -58,10 +58,10 @@ def gradient(
     forms that have none give those at w + eps. `part_fn` is the loss of a part of the batch, and
     `climb` says whether this step climbs, where not all do.
     """
-    variant = VARIANTS[spec.variant]
+    form = STEP_FORMS[spec.variant]
     if spec.method == "sgd" or spec.variant == EXACT:
         return *_exact(spec, loss_fn, hyper.rho)(state.params, state.rest), state.memory
-    if variant.stale:
+    if form.reuses_direction:
         return reused_direction.gradient(
             state.memory,
             state.params,
@@ -69,10 +69,10 @@ def gradient(
             lambda grads: asam_jax.perturbation(state.params, grads, **_region(spec, hyper.rho)),
             climb,
         )
-    if variant.one_gradient or variant.part > 1:
-        return _at_another_direction(spec, variant, state, hyper.rho, loss_fn, part_fn)
+    if form.one_gradient or form.part > 1:
+        return _at_another_direction(spec, form, state, hyper.rho, loss_fn, part_fn)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
-    updates, memory = _link(spec, variant, hyper.rho, hyper.weight).update(
+    updates, memory = _link(spec, form, hyper.rho, hyper.weight).update(
         grads,
         state.memory,
         state.params,
@@ -82,25 +82,25 @@ def gradient(
     return result, updates, memory
 
 
-def _at_another_direction(spec, variant: Variant, state: Held, rho, loss_fn, part_fn):
+def _at_another_direction(spec, form: StepForm, state: Held, rho, loss_fn, part_fn):
     """One pass over the whole batch, at w + eps along something cheaper than its gradient at w."""
     memory: Any = state.memory
     how = _region(spec, rho)
-    if variant.part > 1:
+    if form.part > 1:
         direction = jax.grad(part_fn, has_aux=True)(state.params, state.rest)[0]
-        if variant.steady is not None:
-            direction, memory = _steady(variant.steady).update(direction, memory)
-        if variant.remembers is not None:
+        if form.steady is not None:
+            direction, memory = _steady(form.steady).update(direction, memory)
+        if form.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
         eps = asam_jax.perturbation(state.params, direction, **how)
         at = jax.tree.map(jnp.add, state.params, eps)
     else:
         source = (memory, state.opt_state)
-        how |= dict(sign=variant.momentum or 1, contrast=variant.contrast)
+        how |= dict(sign=form.momentum or 1, contrast=form.contrast)
         at = asam_jax.momentum_ascent(state.params, source, **how)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
-    if variant.remembers is not None:
-        _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
+    if form.remembers is not None:
+        _, memory = asam_jax.remember(form.remembers).update(grads, memory)
     return result, grads, memory
 
 
@@ -133,13 +133,13 @@ def _exact(spec: StepSpec, loss_fn: LossFn, rho: jax.Array) -> Callable[..., Any
     )
 
 
-def _link(spec: StepSpec, variant: Variant, rho, weight) -> optax.GradientTransformationExtraArgs:
+def _link(spec: StepSpec, form: StepForm, rho, weight) -> optax.GradientTransformationExtraArgs:
     return asam_jax.sharpness_aware(
         jnp.asarray(rho),
         operator=operator_of(spec),
         p=spec.p,
-        ascent=asam_jax.friendly_ascent() if variant.friendly else None,
-        descent=_DESCENTS[variant.descent](weight) if variant.descent else None,
+        ascent=asam_jax.friendly_ascent() if form.friendly else None,
+        descent=_DESCENTS[form.descent](weight) if form.descent else None,
     )
 
 

@@ -1,6 +1,6 @@
 """Climbs along the last ascent's direction for as long as it still points where it should.
 
-    cosine = cos(eps of the gradient at w + eps, eps of the stale direction)
+    cosine = cos(eps of the gradient at w + eps, eps of the reused direction)
 
 Both are perturbations through T_w. Where the cosine of the step before fell below a threshold, a
 step takes a fresh gradient at w first; else it costs one gradient. How many steps climbed is known
@@ -45,13 +45,13 @@ def gradient(
     def fresh():
         return jax.grad(loss_fn, has_aux=True)(params)[0]
 
-    def stale():
+    def reused():
         return state.direction
 
     if isinstance(climb, bool):
-        direction = fresh() if climb else stale()
+        direction = fresh() if climb else reused()
     else:
-        direction = jax.lax.cond(climb, fresh, stale)
+        direction = jax.lax.cond(climb, fresh, reused)
     eps = eps_of(direction)
     at = jax.tree.map(jnp.add, params, eps)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at)

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from experiments import models
-from experiments.config.step_forms import VARIANTS
+from experiments.config.step_forms import STEP_FORMS
 from experiments.datasets import augmentation
 from experiments.training import gradients, reused_direction
 from experiments.training.spec import Hyper, ModelSpec, StepSpec, TrainState
@@ -63,7 +63,7 @@ def train_step(
         _, _, new_rest = nnx.split(model, nnx.Param, ...)
         return loss, (new_rest, _correct(logits, labels))
 
-    part = spec.local_batch // VARIANTS[spec.variant].part
+    part = spec.local_batch // STEP_FORMS[spec.variant].part
     (loss, (rest, correct)), grads, memory = gradients.gradient(
         spec,
         state,
@@ -93,10 +93,10 @@ def train_step(
 
 def climbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
     """Whether the step of that number takes a second gradient; a bool or a scalar array."""
-    variant = VARIANTS[spec.variant]
-    if variant.stale:
+    form = STEP_FORMS[spec.variant]
+    if form.reuses_direction:
         return reused_direction.climbs(state.memory, hyper.weight)
-    return variant.climbs(number, hyper.total_steps)
+    return form.climbs(number, hyper.total_steps)
 
 
 def evaluate(

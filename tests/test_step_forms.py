@@ -34,8 +34,8 @@ def test_the_same_seed_gives_the_same_run_on_either_loop(variant):
 
 
 def test_what_climbs_at_every_step_is_the_exact_form(monkeypatch):
-    monkeypatch.setitem(step_forms.VARIANTS, "every1", step_forms.Variant("", every=1))
-    monkeypatch.setitem(step_forms.VARIANTS, "sigma0", step_forms.Variant("", descent="gsam"))
+    monkeypatch.setitem(step_forms.STEP_FORMS, "every1", step_forms.StepForm("", every=1))
+    monkeypatch.setitem(step_forms.STEP_FORMS, "sigma0", step_forms.StepForm("", descent="gsam"))
     exact, _ = run("host", *setting("asam"), [0])
     for name in ("every1", "sigma0"):
         same, _ = run("host", *setting("asam", variant=name), [0])
@@ -64,7 +64,7 @@ def test_stale_against_numpy():
     """A step with a stale direction, and one with a fresh one, of a quadratic loss."""
     a = np.array([[3.0, 1.0], [1.0, 2.0]])
     w, kept, rho = np.array([1.0, -2.0]), np.array([0.5, 1.0]), 0.3
-    state = reused_direction.StaleState(
+    state = reused_direction.ReusedDirection(
         jnp.asarray(kept, jnp.float32), jnp.float32(0), jnp.int32(4)
     )
 
@@ -94,7 +94,7 @@ def test_stale_against_numpy():
     ("form", "steps"), [("early4", range(0, 25, 4)), ("late4", range(76, 100, 4))]
 )
 def test_a_schedule_of_ascents(form, steps):
-    variant = step_forms.VARIANTS[form]
+    variant = step_forms.STEP_FORMS[form]
     assert [n for n in range(100) if variant.climbs(n, 100)] == list(steps)
     assert variant.gradients == 1 + 1 / 16
 
@@ -123,7 +123,7 @@ def test_the_validation_split_is_the_last_training_images_with_their_true_labels
 
 def test_every_form_has_as_many_settings_to_choose_from():
     plan = pareto.plan("digits", None, None, seeds=5, tuning_seeds=2)
-    assert plan.forms == list(step_forms.VARIANTS)
+    assert plan.forms == list(step_forms.STEP_FORMS)
     assert {len(plan.candidates(form)) for form in plan.forms} == {len(pareto.RADII)}
     seeds = {run.seed for run in plan.tuning(plan.candidates("last")[0])}
     assert seeds.isdisjoint(run.seed for run in plan.final("sgd"))
