@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.commands.train import Configuration
 from experiments.config import run_config
 from experiments.config.errors import ConfigError
 
@@ -35,6 +36,10 @@ def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
 def test_the_authors_script_is_options_away():
     made = run_config.make("cifar10", "asam", eta=0.0, cutout=0, nesterov=False)
     assert (made.eta, made.cutout, made.nesterov, made.augment) == (0.0, 0, False, True)
+
+
+def test_the_command_without_options_trains_what_make_makes_of_nothing():
+    assert Configuration().of_each_seed(devices=1) == [run_config.make()]
 
 
 def test_json_is_strict_and_whole():

@@ -44,6 +44,7 @@ def benchmark_sharpness(
 
 
 @app.command("pareto")
+@options.grouped
 def benchmark_pareto(
     dataset: Annotated[str, typer.Option(help="digits or cifar10.")] = "digits",
     forms: Annotated[
@@ -67,16 +68,12 @@ def benchmark_pareto(
     tuning_seeds: Annotated[
         int, typer.Option(min=1, help="Runs of each setting on the validation split.")
     ] = 2,
-    workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
-    time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
+    *,
+    running: options.Running,
 ) -> None:
     """Trains every form of a step at its best radius: test accuracy against cost."""
     from experiments.benchmarks import pareto
     from experiments.commands.train_and_report import compare_and_report
-    from experiments.training import runner
 
     plan = pareto.plan(
         dataset,
@@ -90,6 +87,4 @@ def benchmark_pareto(
         seeds=seeds,
         tuning_seeds=tuning_seeds,
     )
-    compare_and_report(
-        plan, runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-    )
+    compare_and_report(plan, running.options())

@@ -23,12 +23,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the trainings.")]
 @app.command()
 def figure1(workdir: options.Workdir = WORKDIR) -> None:
     """Figure 1: maximization regions around two points that differ by a rescaling."""
-    from experiments.figures import figure1 as job
+    from experiments.figures import figure1 as figure
 
-    job.run(workdir)
+    figure.run(workdir)
 
 
 @app.command()
+@options.grouped
 def figure2(
     dataset: Dataset = "digits",
     model: Model = None,
@@ -43,20 +44,16 @@ def figure2(
     ] = "evaluation",
     seed: Seed = 0,
     dtype: options.Dtype = "float32",
-    workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
-    time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
+    *,
+    running: options.Running,
 ) -> None:
     """Figure 2: sharpness and the generalization gap of 180 networks.
 
     The paper's: --dataset cifar10 --model wrn16_8 --images 50000, on an accelerator.
     """
-    from experiments.figures import figure2 as job
-    from experiments.training import runner
+    from experiments.figures import figure2 as figure
 
-    configs = job.plan(
+    configs = figure.plan(
         dataset,
         model,
         method,
@@ -66,19 +63,19 @@ def figure2(
         seed=seed,
         dtype=dtype,
     )
-    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-    job.run(configs, job.Measuring(images, m, batch_norm), settings)
+    figure.run(configs, figure.Measuring(images, m, batch_norm), running.options())
 
 
 @app.command()
 def figure3(workdir: options.Workdir = WORKDIR) -> None:
     """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
-    from experiments.figures import figure3 as job
+    from experiments.figures import figure3 as figure
 
-    job.run(workdir)
+    figure.run(workdir)
 
 
 @app.command()
+@options.grouped
 def figure4(
     dataset: Dataset = "digits",
     model: Model = None,
@@ -90,20 +87,16 @@ def figure4(
     epochs: options.Epochs = None,
     subset: options.Subset = None,
     dtype: options.Dtype = "float32",
-    workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
-    time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
+    *,
+    running: options.Running,
 ) -> None:
     """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
 
     The paper's: --dataset cifar10 --model wrn16_8, on an accelerator.
     """
-    from experiments.figures import figure4 as job
-    from experiments.training import runner
+    from experiments.figures import figure4 as figure
 
-    configs = job.plan(
+    configs = figure.plan(
         dataset,
         model,
         options.levels(rhos),
@@ -113,13 +106,11 @@ def figure4(
         subset=subset,
         dtype=dtype,
     )
-    settings = runner.Options(
-        workdir, data_dir, time_limit, checkpoint_seconds, loop, kind=job.KIND
-    )
-    job.run(configs, settings)
+    figure.run(configs, running.options())
 
 
 @app.command()
+@options.grouped
 def landscape(
     dataset: Dataset = "digits",
     model: Model = None,
@@ -129,18 +120,13 @@ def landscape(
     images: Images = 1000,
     seed: Seed = 0,
     dtype: options.Dtype = "float32",
-    workdir: options.Workdir = WORKDIR,
-    data_dir: options.DataDir = None,
-    time_limit: options.TimeLimit = None,
-    checkpoint_seconds: options.CheckpointSeconds = 60.0,
-    loop: options.Loop = "auto",
+    *,
+    running: options.Running,
 ) -> None:
     """Loss surfaces around the weights that SGD, SAM and ASAM find."""
-    from experiments.figures import landscape as job
-    from experiments.training import runner
+    from experiments.figures import landscape as figure
 
-    configs = job.plan(
+    configs = figure.plan(
         dataset, model, label_noise, epochs=epochs, subset=subset, seed=seed, dtype=dtype
     )
-    settings = runner.Options(workdir, data_dir, time_limit, checkpoint_seconds, loop)
-    job.run(configs, images, settings)
+    figure.run(configs, images, running.options())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from experiments.benchmarks import pareto
 from experiments.benchmarks import sections as benchmarks
+from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.figures import sections as figures
 from experiments.reporting import report
@@ -28,7 +29,12 @@ def write_report(workdir: Path) -> tuple[Path, list[str]]:
 
     Returns:
       The file's path, and a sentence for each line that could not be read.
+
+    Raises:
+      ConfigError: there is no such folder.
     """
+    if not workdir.is_dir():
+        raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
     runs, problems = result_lines.read(workdir)
     sections = [
         *accuracies.sections(groups(runs)),

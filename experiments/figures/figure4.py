@@ -4,6 +4,7 @@ The digits' default thins the paper's grid out where nothing changes, and trains
 without which all radii come to the same.
 """
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def plan(
 
 def run(configs: list[RunConfig], options: runner.Options) -> None:
     """Trains what is not finished, draws from the lines of these runs."""
+    options = dataclasses.replace(options, kind=KIND)
     records = runner.run_all(configs, options, announce=True)
     draw(groups(records), options.workdir / PICTURE)
     print(_sentences(groups(records)))
