@@ -9,7 +9,7 @@ import os
 import sys
 
 # Half of what `python -m experiments train` takes is the import of these.
-for _name in ("runner", "table_job", "figures"):
+for _name in ("training.runner", "commands.train_and_report", "figures.sections"):
     importlib.import_module(f"experiments.{_name}")
 for _name in ("datasets", "model_selection"):
     importlib.import_module(f"sklearn.{_name}")

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from experiments import allocator
+from experiments.training import allocator
 
 CODE = """
 import os, sys
-from experiments import allocator
+from experiments.training import allocator
 print("started", flush=True)
 allocator.restart_with_huge_pages()
 print(os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], sys.flags.utf8_mode)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import augment
+from experiments.datasets import augmentation
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -32,7 +32,7 @@ def loops(images, draws, pad, flip, cutout):
                     -(cutout // 2) <= y - cy < cutout - cutout // 2
                     and -(cutout // 2) <= x - cx < cutout - cutout // 2
                 )
-                out[b, y, x] = augment.BLANK if cutout and inside else crop[y, x]
+                out[b, y, x] = augmentation.BLANK if cutout and inside else crop[y, x]
     return out
 
 
@@ -41,31 +41,33 @@ def loops(images, draws, pad, flip, cutout):
 )
 def test_equals_the_loops(pad, flip, cutout):
     images, key = images_of(), jax.random.key(3)
-    draws = augment.draw(key, len(images), images.shape[1:3], pad)
-    made = augment.augment(key, jnp.asarray(images), pad=pad, flip=flip, cutout=cutout)
+    draws = augmentation.draw(key, len(images), images.shape[1:3], pad)
+    made = augmentation.augment(key, jnp.asarray(images), pad=pad, flip=flip, cutout=cutout)
     assert made.dtype == jnp.int16
     np.testing.assert_array_equal(made, loops(images, draws, pad, flip, cutout))
 
 
 def test_chance_is_fair_and_keyed():
-    draws = augment.draw(jax.random.key(0), 9000, (32, 32), 4)
+    draws = augmentation.draw(jax.random.key(0), 9000, (32, 32), 4)
     counts = np.bincount(np.asarray(draws.shift).ravel() + 4, minlength=9)
     assert counts.min() > 1800 and counts.size == 9  # 2000 each of -4 to 4
     assert abs(float(draws.flip.mean()) - 0.5) < 0.02
     centers = np.bincount(np.asarray(draws.center).ravel(), minlength=32)
     assert centers.size == 32 and centers.min() > 450
-    other = augment.draw(jax.random.key(1), 9000, (32, 32), 4)
+    other = augmentation.draw(jax.random.key(1), 9000, (32, 32), 4)
     assert (np.asarray(other.shift) != np.asarray(draws.shift)).mean() > 0.8
 
 
 def test_normalisation_and_the_blank_that_becomes_the_mean():
     images = images_of()
     expected = (images / 255 - np.array(MEAN)) / np.array(STD)
-    made = augment.normalize(jnp.asarray(images), MEAN, STD, jnp.dtype("float32"))
+    made = augmentation.normalize(jnp.asarray(images), MEAN, STD, jnp.dtype("float32"))
     np.testing.assert_allclose(made, expected, atol=1e-5)
     marked = images.astype(np.int16)
-    marked[:, 2:5, 3:7] = augment.BLANK
+    marked[:, 2:5, 3:7] = augmentation.BLANK
     expected[:, 2:5, 3:7] = 0
-    made = augment.normalize(jnp.asarray(marked), MEAN, STD, jnp.dtype("float32"))
+    made = augmentation.normalize(jnp.asarray(marked), MEAN, STD, jnp.dtype("float32"))
     np.testing.assert_allclose(made, expected, atol=1e-5)
-    assert augment.normalize(jnp.asarray(images), MEAN, STD, jnp.bfloat16).dtype == jnp.bfloat16
+    assert (
+        augmentation.normalize(jnp.asarray(images), MEAN, STD, jnp.bfloat16).dtype == jnp.bfloat16
+    )

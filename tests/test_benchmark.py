@@ -5,9 +5,9 @@ import sys
 import jax
 import pytest
 
-from experiments import benchmark, benchmark_sharpness, torch_step
-from experiments.config import ConfigError
-from experiments.variants import VARIANTS
+from experiments.benchmarks import sharpness_cost, step_cost, torch_step
+from experiments.config.errors import ConfigError
+from experiments.config.step_forms import STEP_FORMS
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
@@ -18,7 +18,7 @@ CHEAP = ("every4", "part16", "last", "friendly")
 @pytest.fixture(scope="module")
 def measured():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return benchmark.measure("mlp", 256, "float32", repeats=1, torch=False, cheap=CHEAP)
+        return step_cost.measure("mlp", 256, "float32", repeats=1, torch=False, cheap=CHEAP)
 
 
 def test_two_gradients_are_twice_the_work(measured):
@@ -33,7 +33,7 @@ def test_cheap_forms_do_the_work_that_their_names_say(measured):
     """XLA counts some 30 FLOPs a weight for eps itself, beside 1058 for this batch's gradient."""
     flops = {record["form"]: record["flops_over_sgd"] for record in measured}
     for name in CHEAP:
-        assert flops[name] == pytest.approx(VARIANTS[name].gradients, abs=0.05)
+        assert flops[name] == pytest.approx(STEP_FORMS[name].gradients, abs=0.05)
 
 
 def test_only_what_alternates_keeps_a_copy_of_the_parameters(measured):
@@ -55,18 +55,18 @@ def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
     for record in measured:
         assert record["kind"] == "benchmark_step" and record["seconds"] > 0
         assert record["versions"]["jax"] == jax.__version__ and record["device"]["kind"]
-    text = benchmark.describe(measured)
+    text = step_cost.describe(measured)
     assert "mlp, batch 256, float32" in text and "| ASAM, filter-wise" in text
     assert "base update" not in text and "PyTorch" not in text
     assert "% of SGD's step." in text
 
 
 def test_sharpness_is_timed_beside_its_floor():
-    record = benchmark_sharpness.measure("mlp", 32, 8, repeats=1)
+    record = sharpness_cost.measure("mlp", 32, 8, repeats=1)
     assert record["time_over_floor"] == pytest.approx(record["seconds"] / record["floor_seconds"])
-    assert "mlp on 32 images in groups of 8" in benchmark_sharpness.describe(record)
+    assert "mlp on 32 images in groups of 8" in sharpness_cost.describe(record)
     with pytest.raises(ConfigError, match="m=5 does not divide the 32 images"):
-        benchmark_sharpness.measure("mlp", 32, 5, repeats=1)
+        sharpness_cost.measure("mlp", 32, 5, repeats=1)
 
 
 def test_without_pytorch_the_error_says_what_to_do(monkeypatch):

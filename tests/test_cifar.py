@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import requests
 
-from experiments import cifar, data
-from experiments.config import ConfigError
+from experiments.config.errors import ConfigError
+from experiments.datasets import arrays, cifar
 
 IMAGES = 4  # in each file
 LAYOUTS = {
@@ -92,7 +92,7 @@ def test_an_archive_is_prepared_without_tensorflow(folders, monkeypatch, name):
         return builder
 
     monkeypatch.setattr(cifar, "_builder_class", with_these_digests)
-    loaded = data.load(name, folders)
+    loaded = arrays.load(name, folders)
     assert loaded.num_classes == {"cifar10": 10, "cifar100": 100}[name]
     (train, train_labels), (test, test_labels) = truth
     assert by_content(loaded.train_images, loaded.train_labels) == by_content(train, train_labels)
@@ -102,7 +102,7 @@ def test_an_archive_is_prepared_without_tensorflow(folders, monkeypatch, name):
 
     # A second start reads the cache: the same bytes, in the same order.
     monkeypatch.setattr(cifar, "_decode", None)
-    again = data.load(name, folders)
+    again = arrays.load(name, folders)
     assert again.fingerprint == loaded.fingerprint
     np.testing.assert_array_equal(again.train_images, loaded.train_images)
 
@@ -111,7 +111,7 @@ def test_an_archive_is_prepared_without_tensorflow(folders, monkeypatch, name):
     cache.write_bytes(cache.read_bytes()[:1000])
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folders.parent / "cache"))
-    assert data.load(name, folders).fingerprint == loaded.fingerprint
+    assert arrays.load(name, folders).fingerprint == loaded.fingerprint
     assert cache.stat().st_size > 1000
 
 
@@ -151,7 +151,7 @@ real = pytest.mark.skipif(
 @real
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_images():
-    loaded = data.load("cifar10")
+    loaded = arrays.load("cifar10")
     assert loaded.train_images.shape == (50_000, 32, 32, 3)
     assert loaded.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(loaded.train_labels).tolist() == [5000] * 10
@@ -163,7 +163,7 @@ def test_the_real_images():
 
 @real
 def test_a_second_start_loads_no_tensorflow_datasets():
-    data.load("cifar10")
+    arrays.load("cifar10")
     code = (
         "import sys; from experiments import data; data.load('cifar10');"
         "assert 'tensorflow_datasets' not in sys.modules"

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from experiments import config
-from experiments.config import ConfigError
+from experiments.commands.train import Configuration
+from experiments.config import run_config
+from experiments.config.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from experiments.config import ConfigError
     ],
 )
 def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
-    made = config.make(dataset, method)
+    made = run_config.make(dataset, method)
     assert (made.rho, made.epochs, made.label_smoothing) == (rho, epochs, smoothing)
     assert (made.batch_size, made.lr, made.momentum, made.weight_decay) == (128, 0.1, 0.9, 5e-4)
     assert made.eta == (0.01 if method == "asam" else 0.0)
@@ -33,12 +34,16 @@ def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
 
 
 def test_the_authors_script_is_options_away():
-    made = config.make("cifar10", "asam", eta=0.0, cutout=0, nesterov=False)
+    made = run_config.make("cifar10", "asam", eta=0.0, cutout=0, nesterov=False)
     assert (made.eta, made.cutout, made.nesterov, made.augment) == (0.0, 0, False, True)
 
 
+def test_the_command_without_options_trains_what_make_makes_of_nothing():
+    assert Configuration().of_each_seed(devices=1) == [run_config.make()]
+
+
 def test_json_is_strict_and_whole():
-    values = config.make("digits", "asam", p=float("inf")).as_json()
+    values = run_config.make("digits", "asam", p=float("inf")).as_json()
     assert values["p"] == "inf"
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert {"dataset", "model", "method", "rho", "eta", "p", "normalization", "label_noise"} <= set(
@@ -47,15 +52,15 @@ def test_json_is_strict_and_whole():
 
 
 def test_an_id_names_the_settings_and_the_data():
-    made = config.make("digits", "asam")
+    made = run_config.make("digits", "asam")
     ids = {
         made.run_id("a"),
         made.run_id("b"),
-        config.make("digits", "asam", seed=1).run_id("a"),
-        config.make("digits", "asam", rho=0.4).run_id("a"),
+        run_config.make("digits", "asam", seed=1).run_id("a"),
+        run_config.make("digits", "asam", rho=0.4).run_id("a"),
     }
     assert len(ids) == 4 and all(len(i) == 12 for i in ids)
-    assert config.make("digits", "asam", rho=0.5).run_id("a") == made.run_id("a")
+    assert run_config.make("digits", "asam", rho=0.5).run_id("a") == made.run_id("a")
 
 
 @pytest.mark.parametrize(
@@ -85,5 +90,5 @@ def test_an_id_names_the_settings_and_the_data():
 )
 def test_what_is_wrong_is_named(values, message):
     with pytest.raises(ConfigError) as error:
-        config.make(**values)
+        run_config.make(**values)
     assert message in str(error.value)

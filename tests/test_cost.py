@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import forms
+from experiments.benchmarks import compared_steps
 
 
 @pytest.fixture(scope="module")
@@ -11,10 +11,13 @@ def compiled():
     """The whole training steps, compiled and never run."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         made = {
-            form.name: form for form in forms.all_forms(forms.problem("resnet20", 128, "float32"))
+            step.name: step
+            for step in compared_steps.exact_steps(
+                compared_steps.problem("resnet20", 128, "float32")
+            )
         }
         return {
-            name: jax.jit(made[name].steps[0], donate_argnums=0).lower(made[name].state).compile()
+            name: jax.jit(made[name].calls[0], donate_argnums=0).lower(made[name].state).compile()
             for name in ("SGD", "ASAM, element-wise")
         }
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cpu
+from experiments.training import cpu
 
 CIFAR = (32, 32, 3)
 

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import config, data
-from experiments.config import ConfigError
+from experiments.config import run_config
+from experiments.config.errors import ConfigError
+from experiments.datasets import arrays
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return arrays.load("digits")
 
 
 def test_the_digits_are_cut_by_class_and_keep_their_grey_levels(digits):
@@ -31,7 +32,7 @@ def test_the_digits_are_cut_by_class_and_keep_their_grey_levels(digits):
 
 def test_channel_statistics_are_those_of_all_pixels():
     images = np.random.default_rng(0).integers(256, size=(7, 5, 4, 3), dtype=np.uint8)
-    mean, std = data.channel_statistics(images)
+    mean, std = arrays.channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=1e-6)
 
@@ -39,7 +40,7 @@ def test_channel_statistics_are_those_of_all_pixels():
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.8, 1.0])
 def test_symmetric_noise_draws_from_all_classes(noise):
     labels = np.repeat(np.arange(10, dtype=np.int32), 5000)
-    noisy = data.symmetric_noise(labels, noise, 10, seed=1)
+    noisy = arrays.symmetric_noise(labels, noise, 10, seed=1)
     assert noisy.dtype == np.int32 and set(noisy.tolist()) <= set(range(10))
     # The true class can be drawn: a tenth of the replaced labels stays right.
     share = np.mean(noisy != labels)
@@ -51,30 +52,30 @@ def test_symmetric_noise_draws_from_all_classes(noise):
 
 def test_noise_has_a_seed_of_its_own_and_grows_with_its_level():
     labels = np.zeros(2000, np.int32)
-    a = data.symmetric_noise(labels, 0.4, 10, seed=0)
-    np.testing.assert_array_equal(a, data.symmetric_noise(labels, 0.4, 10, seed=0))
-    assert (a != data.symmetric_noise(labels, 0.4, 10, seed=1)).any()
-    less = data.symmetric_noise(labels, 0.2, 10, seed=0)
+    a = arrays.symmetric_noise(labels, 0.4, 10, seed=0)
+    np.testing.assert_array_equal(a, arrays.symmetric_noise(labels, 0.4, 10, seed=0))
+    assert (a != arrays.symmetric_noise(labels, 0.4, 10, seed=1)).any()
+    less = arrays.symmetric_noise(labels, 0.2, 10, seed=0)
     changed = less != labels
     np.testing.assert_array_equal(a[changed], less[changed])
 
 
 def test_a_run_gets_the_first_images_and_its_noise(digits):
-    made = config.make("digits", label_noise=0.4, subset=300)
-    cut = data.prepare(digits, made)
+    made = run_config.make("digits", label_noise=0.4, subset=300)
+    cut = arrays.prepare(digits, made)
     np.testing.assert_array_equal(cut.train_images, digits.train_images[:300])
     np.testing.assert_array_equal(cut.test_labels, digits.test_labels)
     assert cut.labels_changed == np.mean(cut.train_labels != digits.train_labels[:300])
     assert 0.25 < cut.labels_changed < 0.45
     assert cut.mean == digits.mean  # normalised as the whole set
-    whole = data.prepare(digits, config.make("digits", label_noise=0.4))
+    whole = arrays.prepare(digits, run_config.make("digits", label_noise=0.4))
     np.testing.assert_array_equal(cut.train_labels, whole.train_labels[:300])
 
 
 def test_one_other_byte_makes_another_fingerprint(digits):
     images = digits.train_images.copy()
     images[0, 0, 0, 0] ^= 1
-    other = data.from_arrays(
+    other = arrays.from_arrays(
         "digits", 10, images, digits.train_labels, digits.test_images, digits.test_labels
     )
     assert len(other.fingerprint) == 16 and other.fingerprint != digits.fingerprint
@@ -89,12 +90,12 @@ def test_one_other_byte_makes_another_fingerprint(digits):
 )
 def test_more_than_there_is_is_refused(digits, values, message):
     with pytest.raises(ConfigError, match=message):
-        data.prepare(digits, config.make("digits", **values))
+        arrays.prepare(digits, run_config.make("digits", **values))
 
 
 def test_an_unknown_data_set():
     with pytest.raises(ConfigError, match="unknown dataset 'svhn'; the known ones are: digits"):
-        data.load("svhn")
+        arrays.load("svhn")
 
 
 def test_a_data_set_cannot_be_changed(digits):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.figures import figure1, toy
+from experiments.figures import figure1, two_parameter_loss
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,12 @@ def test_the_maxima_are_those_of_a_dense_search(found):
     assert len(found) == 6
     for line in found:
         w1, w2 = boundary(line)
-        largest = np.abs(w1 * np.maximum(w2, 0) - toy.TARGET).max()
+        largest = np.abs(w1 * np.maximum(w2, 0) - two_parameter_loss.TARGET).max()
         np.testing.assert_allclose(line["maximum"], largest, rtol=1e-4)
         w1, w2 = np.add(line["w"], line["eps"])
-        np.testing.assert_allclose(abs(w1 * max(w2, 0) - toy.TARGET), largest, rtol=1e-4)
+        np.testing.assert_allclose(
+            abs(w1 * max(w2, 0) - two_parameter_loss.TARGET), largest, rtol=1e-4
+        )
 
 
 def test_only_the_sphere_tells_the_two_points_apart(found):
@@ -44,7 +46,9 @@ def test_only_the_sphere_tells_the_two_points_apart(found):
 def test_in_closed_form(found):
     """The corner (1 + rho)^2 and, by symmetry, the diagonal (1 + rho / sqrt 2)^2."""
     maxima, rho = figure1.maxima(found), figure1.RHO
-    np.testing.assert_allclose(maxima["cuboid"], (1 + rho) ** 2 - toy.TARGET, rtol=1e-4)
     np.testing.assert_allclose(
-        maxima["ellipsoid"], (1 + rho / np.sqrt(2)) ** 2 - toy.TARGET, rtol=1e-4
+        maxima["cuboid"], (1 + rho) ** 2 - two_parameter_loss.TARGET, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        maxima["ellipsoid"], (1 + rho / np.sqrt(2)) ** 2 - two_parameter_loss.TARGET, rtol=1e-4
     )

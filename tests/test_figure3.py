@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.figures import figure3, toy
+from experiments.figures import figure3, two_parameter_loss
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +17,14 @@ FIRST, SECOND = figure3.STARTS
 
 def loss(points):
     w1, w2 = np.transpose(points)
-    return np.abs(w1 * np.maximum(w2, 0) - toy.TARGET)
+    return np.abs(w1 * np.maximum(w2, 0) - two_parameter_loss.TARGET)
 
 
 def test_sam_goes_along_the_valley_to_where_both_weights_are_equal(found):
     line = found["sam", FIRST]
     end = np.array(line["points"][-1])
     assert loss([end])[0] < 0.002
-    np.testing.assert_allclose(end, np.sqrt(toy.TARGET), atol=0.01)
+    np.testing.assert_allclose(end, np.sqrt(two_parameter_loss.TARGET), atol=0.01)
 
 
 def test_sam_never_moves_from_the_second_start(found):
@@ -40,7 +40,7 @@ def test_sam_never_moves_from_the_second_start(found):
 
 def test_asam_reaches_the_valley_near_where_it_began(found):
     valley_w1 = np.linspace(0.1, 0.5, 4001)
-    valley = np.stack([valley_w1, toy.TARGET / valley_w1], axis=1)
+    valley = np.stack([valley_w1, two_parameter_loss.TARGET / valley_w1], axis=1)
     for start in figure3.STARTS:
         line = found["asam", start]
         assert line["reached_after"] is not None
@@ -57,6 +57,8 @@ def test_asam_reaches_the_valley_near_where_it_began(found):
 def test_at_other_learning_rates(lr):
     lines = {(r["method"], tuple(r["start"])): r for r in figure3.measure(lr, 300)}
     assert lines["sam", SECOND]["reached_after"] is None
-    assert lines["sam", SECOND]["loss_final"] == pytest.approx(toy.TARGET - 0.0099, rel=1e-3)
+    assert lines["sam", SECOND]["loss_final"] == pytest.approx(
+        two_parameter_loss.TARGET - 0.0099, rel=1e-3
+    )
     assert lines["asam", SECOND]["reached_after"] is not None
     assert lines["sam", FIRST]["reached_after"] is not None

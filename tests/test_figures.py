@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import asam_jax
-from experiments import data, results, runner, weights
-from experiments import step as stepping
-from experiments.config import make
-from experiments.figures import figure2, figure2_statistics, figure4, gap
-from experiments.spec import spec_of
+from experiments.config.run_config import make
+from experiments.datasets import arrays
+from experiments.figures import figure2, figure2_measures, figure2_statistics, figure4
+from experiments.training import result_lines, runner, weights
+from experiments.training import step as stepping
+from experiments.training.spec import spec_of
 from tests.cli import call
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
@@ -38,18 +39,20 @@ def figure2_made(tmp_path_factory):
 def test_the_measures_are_the_librarys_sharpness(figure2_made):
     """Which groups of m, which loss, which operator and p: against `asam_jax.sharpness`."""
     config = make("digits", "sgd", model="mlp")
-    dataset = data.load("digits")
+    dataset = arrays.load("digits")
     spec = spec_of(config, dataset).model
     state = initial(spec, 3)
     images, labels = dataset.train_images[:20], dataset.train_labels[:20]
     rhos = (0.01, 0.5)
-    found = gap.sharpnesses(spec, state.params, state.rest, images, labels, rhos, m=8, train=False)
+    found = figure2_measures.sharpnesses(
+        spec, state.params, state.rest, images, labels, rhos, m=8, train=False
+    )
 
     def loss(params, batch):
         return stepping.evaluate(spec, params, state.rest, *batch)[0] / 8
 
     batch = (images[:16], labels[:16])  # the remainder sits out
-    for name, (operator, p) in gap.MEASURES.items():
+    for name, (operator, p) in figure2_measures.MEASURES.items():
         for index, rho in enumerate(rhos):
             expected = asam_jax.sharpness(
                 loss, state.params, batch, rho=rho, operator=operator, p=p, m=8
@@ -59,7 +62,7 @@ def test_the_measures_are_the_librarys_sharpness(figure2_made):
 
 def test_training_mode_uses_the_groups_own_statistics():
     config = make("digits", "sgd", model="cnn")
-    dataset = data.load("digits")
+    dataset = arrays.load("digits")
     spec = spec_of(config, dataset).model
     state = initial(spec, 0)
     images, labels = dataset.train_images[:8], dataset.train_labels[:8]
@@ -75,12 +78,12 @@ def test_training_mode_uses_the_groups_own_statistics():
 
 def test_figure2_has_a_line_for_each_of_180_networks(figure2_made):
     workdir, printed = figure2_made
-    lines = results.read_kind(workdir, figure2.KIND)
+    lines = result_lines.read_kind(workdir, figure2.KIND)
     assert len(lines) == 180
     assert len({(line["run"]["weight_decay"], line["epoch"]) for line in lines}) == 180
     for line in lines:
         assert line["gap"] == pytest.approx(line["test_loss"] - line["train_loss"], abs=2e-5)
-        for measure in gap.MEASURES:
+        for measure in figure2_measures.MEASURES:
             assert len(line[measure]) == len(line["rhos"])
         assert line["command"].startswith("python -m experiments figure2")
         assert line["versions"]["jax"] and line["device"]["platform"] == "cpu"
@@ -93,7 +96,7 @@ def test_figure2_goes_on_where_it_was(figure2_made, tmp_path):
     workdir, _ = figure2_made
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
-    path = copy / results.name_of(figure2.KIND)
+    path = copy / result_lines.name_of(figure2.KIND)
     whole = path.read_text().splitlines()
     path.write_text("\n".join(whole[:-1]) + "\n")
     assert call(*FIGURE2, "--workdir", copy).returncode == 0
@@ -113,7 +116,7 @@ def test_figure2_goes_on_where_it_was(figure2_made, tmp_path):
 
 def test_the_report_draws_from_the_lines(figure2_made, tmp_path):
     workdir, _ = figure2_made
-    name = results.name_of(figure2.KIND)
+    name = result_lines.name_of(figure2.KIND)
     shutil.copy(workdir / name, tmp_path / name)
     assert call("report", "--workdir", tmp_path).returncode == 0
     assert "Kendall's tau" in (tmp_path / "RESULTS.md").read_text()
@@ -160,7 +163,7 @@ def test_bad_values_of_figure2(tmp_path, arguments, message):
 
 def test_weights_come_back_as_they_were(tmp_path):
     config = make("digits", "sgd", model="cnn")
-    spec = spec_of(config, data.load("digits")).model
+    spec = spec_of(config, arrays.load("digits")).model
     state = initial(spec, 1)
     path = tmp_path / "w" / "0001.npz"
     weights.save(path, state.params, state.rest)
@@ -190,9 +193,9 @@ def test_figure4_draws_its_own_runs_alone(tmp_path):
     arguments = ["--model", "mlp", "--epochs", "1", "--subset", "128", "--rhos", "0.1", "--seeds"]
     done = call("figure4", *arguments, "2", "--workdir", tmp_path)
     assert done.returncode == 0, done.stderr
-    runs, problems = results.read(tmp_path, figure4.KIND)
+    runs, problems = result_lines.read(tmp_path, figure4.KIND)
     assert len(runs) == 2 * (1 + 3) and not problems
-    assert results.read(tmp_path)[0] == []  # no runs of the tables
+    assert result_lines.read(tmp_path)[0] == []  # no runs of the tables
     assert (tmp_path / figure4.PICTURE).stat().st_size > 10_000
     assert call("report", "--workdir", tmp_path).returncode == 0
     assert "n = 8 runs" in (tmp_path / "RESULTS.md").read_text()

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import results
 from experiments.figures import landscape
+from experiments.training import result_lines
 from tests.cli import call
 
 ARGUMENTS = ["--model", "mlp", "--epochs", "1", "--subset", "128", "--images", "50"]
@@ -48,7 +48,7 @@ def test_each_filter_of_a_direction_is_as_long_as_the_networks():
 
 
 def test_all_surfaces_of_a_network_meet_at_its_weights(made):
-    lines = results.read_kind(made[0], landscape.KIND)
+    lines = result_lines.read_kind(made[0], landscape.KIND)
     assert [line["method"] for line in lines] == ["sgd", "sam", "asam"]
     for line in lines:
         middle = line["alphas"].index(0.0)
@@ -68,7 +68,7 @@ def test_all_surfaces_of_a_network_meet_at_its_weights(made):
 def test_a_measured_network_is_not_measured_again(made):
     workdir, printed = made
     assert "Measuring the surface around ASAM" in printed
-    path = workdir / results.name_of(landscape.KIND)
+    path = workdir / result_lines.name_of(landscape.KIND)
     before = path.read_text()
     picture = (workdir / landscape.PICTURE).read_bytes()
     again = call("landscape", *ARGUMENTS, "--workdir", workdir)

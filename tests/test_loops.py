@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import config, data, loops
-from experiments.config import ConfigError
-from experiments.spec import hyper_of, spec_of
-from experiments.train import sha256
+from experiments.config import run_config
+from experiments.config.errors import ConfigError
+from experiments.datasets import arrays
+from experiments.training import loops
+from experiments.training.spec import hyper_of, spec_of
+from experiments.training.train import sha256
 
 SEEDS = [0, 5]
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def setting(method, **values):
-    made = config.make(
+    made = run_config.make(
         "digits",
         method,
         model="mlp",
@@ -27,7 +29,7 @@ def setting(method, **values):
         label_noise=0.4,
         **values,
     )
-    dataset = data.prepare(data.load("digits"), made)
+    dataset = arrays.prepare(arrays.load("digits"), made)
     return made, dataset
 
 
@@ -62,7 +64,7 @@ def test_a_seed_alone_decides_a_run():
 
 
 def test_an_epoch_visits_every_image_once():
-    from experiments.step import epoch_order
+    from experiments.training.step import epoch_order
 
     spec = spec_of(*setting("sgd"))
 

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from experiments import models
-from experiments.config import ConfigError
+from experiments.config.errors import ConfigError
+from experiments.config.model_names import MODEL_FILES
 from experiments.models.layers import BatchNorm, conv
 
 COUNTS = {
@@ -46,7 +47,7 @@ def test_a_hundred_classes_add_ninety_rows_to_the_head():
     assert models.parameter_count("resnet20", 100) == COUNTS["resnet20"] + 90 * 65
 
 
-@pytest.mark.parametrize("name", list(models.NAMES))
+@pytest.mark.parametrize("name", list(MODEL_FILES))
 def test_every_network_gives_logits(name):
     def forward(images):
         return create(name)(images)

@@ -1,12 +1,15 @@
 """What a user of the wheel gets: two dependencies, types, and no flax."""
 
 import ast
+import graphlib
 import inspect
 import itertools
 import pathlib
 import subprocess
 import sys
 import tomllib
+
+import pytest
 
 import asam_jax
 
@@ -72,11 +75,76 @@ def test_it_is_typed_and_documented():
             assert name in explained, name
 
 
-def test_imports_go_one_way():
+# Each file of the library that names what a later one builds on, in order; the others come after.
+FIRST = ["_checks", "_dtypes", "_names", "_rules", "_filters", "_operators", "_masked"]
+FIRST += ["_reductions", "_orders", "_perturbation"]
+# A room imports from itself and from rooms below it: each line stands on those under it, and the
+# rooms of one line know nothing of each other.
+ROOMS = [
+    ["__main__"],
+    ["commands"],
+    ["figures", "benchmarks"],
+    ["reporting"],
+    ["training"],
+    ["models", "datasets"],
+    ["config"],
+]
+
+
+def imports(path, package):
+    """The package's modules that a file imports, at its top or within a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute here"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if module_file(name) else node.module for name in whole}
+    return {name for name in found if name.split(".")[0] == package}
+
+
+def module_file(name):
+    """The file of a module of this project, or None where there is no such module."""
+    path = ROOT.joinpath(*name.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.exists()), None)
+
+
+def graph(package):
+    """Each module of a package -> those of the package that it imports."""
+    files = [p for p in (ROOT / package).rglob("*.py") if "evidence" not in p.parts]
+    names = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts) for p in files}
+    return {name.removesuffix(".__init__"): imports(p, package) for p, name in names.items()}
+
+
+@pytest.mark.parametrize("package", ["asam_jax", "experiments"])
+def test_no_module_imports_itself_by_way_of_others(package):
+    try:
+        graphlib.TopologicalSorter(graph(package)).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_librarys_imports_go_one_way():
     """Each file imports only files that come before it in this order."""
-    order = ["_checks", "_dtypes", "_rules", "_operators", "_masked", "_perturbation"]
-    later = sorted(p.stem for p in (ROOT / "asam_jax").glob("_*.py") if p.stem not in order)
-    for name in order:
-        text = (ROOT / "asam_jax" / f"{name}.py").read_text()
-        for other in [*order[order.index(name) + 1 :], *later]:
-            assert f"asam_jax.{other} " not in text and f"import {other}\n" not in text
+    places = {f"asam_jax.{name}": number for number, name in enumerate(FIRST)}
+    for name, imported in graph("asam_jax").items():
+        place = places.get(name, len(FIRST))
+        for other in imported:
+            assert name not in places or places.get(other, len(FIRST)) < place, (name, other)
+
+
+def test_a_room_imports_from_rooms_below_it():
+    level = {room: number for number, line in enumerate(ROOMS) for room in line}
+    for name, imported in graph("experiments").items():
+        room = name.split(".")[1] if "." in name else "__main__"
+        for other in imported - {"experiments"}:
+            below = other.split(".")[1]
+            assert room == below or level[room] < level[below], f"{name} imports {other}"
+    folders = {p.parent.name for p in (ROOT / "experiments").glob("*/__init__.py")}
+    assert folders == level.keys() - {"__main__"}
+
+
+def test_the_files_of_experiments_lie_in_rooms():
+    assert {p.name for p in (ROOT / "experiments").glob("*.py")} == {"__init__.py", "__main__.py"}

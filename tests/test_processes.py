@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, data, loops
-from experiments.checkpoint import Checkpoints
-from experiments.processes import STEPS_BETWEEN_TALKS
-from experiments.spec import hyper_of, spec_of
+from experiments.config import run_config
+from experiments.datasets import arrays
+from experiments.training import loops
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.processes import STEPS_BETWEEN_TALKS
+from experiments.training.spec import hyper_of, spec_of
 from tests.cli import Fork, call, lines
 
 EPOCHS, SUBSET, BATCH = 4, 256, 64  # 16 steps
@@ -44,7 +46,7 @@ def two_processes(workdir, *arguments, own=((), ())):
 
 def one_process(steps):
     """The loop on eight devices of this process, and its state after so many steps."""
-    made = config.make(
+    made = run_config.make(
         "digits",
         "asam",
         model="mlp",
@@ -54,7 +56,7 @@ def one_process(steps):
         batch_size=BATCH,
         devices=8,
     )
-    dataset = data.prepare(data.load("digits"), made)
+    dataset = arrays.prepare(arrays.load("digits"), made)
     per_epoch = SUBSET // BATCH
     hyper = hyper_of(made, EPOCHS * per_epoch)
     loop = loops.make_loop("sharded", spec_of(made, dataset), dataset, hyper, [0])

@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from experiments import readme
+from experiments.reporting import readme
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

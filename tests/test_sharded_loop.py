@@ -8,10 +8,13 @@ import pytest
 from flax import nnx
 
 import asam_jax
-from experiments import config, data, loops, models
-from experiments import step as stepping
+from experiments import models
+from experiments.config import run_config
+from experiments.datasets import arrays
 from experiments.models.small import Cnn
-from experiments.spec import AXIS, hyper_of, spec_of
+from experiments.training import loops
+from experiments.training import step as stepping
+from experiments.training.spec import AXIS, hyper_of, spec_of
 from tests.cli import call, lines
 
 DEVICES, BATCH, STEPS = 4, 32, 3
@@ -35,7 +38,7 @@ def small_cnn(monkeypatch):
 
 
 def made_for(model, method="asam", **values):
-    made = config.make(
+    made = run_config.make(
         "digits",
         method,
         model=model,
@@ -47,7 +50,7 @@ def made_for(model, method="asam", **values):
         devices=DEVICES,
         **values,
     )
-    dataset = data.prepare(data.load("digits"), made)
+    dataset = arrays.prepare(arrays.load("digits"), made)
     return made, dataset, spec_of(made, dataset)
 
 

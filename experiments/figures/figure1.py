@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Rectangle
 
 import asam_jax
-from experiments import results, style
-from experiments.figures import lines as figure_lines
-from experiments.figures import toy
-from experiments.figures.lines import Record
-from experiments.summaries import Section
+from experiments.figures import figure_lines, two_parameter_loss
+from experiments.figures.figure_lines import Record
+from experiments.reporting import style
+from experiments.reporting.summaries import Section
+from experiments.training import result_lines
 
 KIND, PICTURE = "figure1", "figure1.png"
 POINTS = {"w": (1.0, 1.0), "w'": (3.0, 1 / 3)}
@@ -48,7 +48,7 @@ def measure() -> list[Record]:
         for name, point in POINTS.items():
             w = jnp.asarray(point, jnp.float32)
             eps, rise = asam_jax.maximizer(
-                toy.loss,
+                two_parameter_loss.loss,
                 w,
                 (),
                 rho=RHO,
@@ -67,8 +67,8 @@ def measure() -> list[Record]:
                     "p": "inf" if math.isinf(p) else p,
                     "half_widths": (RHO * jnp.broadcast_to(operator(w), w.shape)).tolist(),
                     "eps": eps.tolist(),
-                    "loss": float(toy.loss(w)),
-                    "maximum": float(toy.loss(w) + rise),
+                    "loss": float(two_parameter_loss.loss(w)),
+                    "maximum": float(two_parameter_loss.loss(w) + rise),
                     "steps": STEPS,
                     "seed": SEED,
                 }
@@ -81,7 +81,7 @@ def run(workdir: Path) -> None:
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print(_sentences(found))
-    print(f"Result lines: {workdir / results.name_of(KIND)}; picture: {workdir / PICTURE}")
+    print(f"Result lines: {workdir / result_lines.name_of(KIND)}; picture: {workdir / PICTURE}")
 
 
 def draw(found: list[Record], path: Path) -> None:
@@ -97,7 +97,7 @@ def draw(found: list[Record], path: Path) -> None:
 
 def _panel(axes: Axes, found: list[Record]) -> None:
     w1, w2 = np.linspace(0, 5, 401), np.linspace(-0.4, 1.8, 221)
-    surface = toy.surface(w1, w2)
+    surface = two_parameter_loss.surface(w1, w2)
     axes.contour(
         w1, w2, surface, np.arange(0.2, 6, 0.4), colors=style.ACCENTS["contour"], linewidths=0.6
     )
@@ -159,7 +159,7 @@ def _sentences(found: list[Record]) -> str:
 
 def section(workdir: Path) -> list[Section]:
     """The paragraph of the report, where there are lines."""
-    found = results.read_kind(workdir, KIND)
+    found = result_lines.read_kind(workdir, KIND)
     if not found:
         return []
     text = (

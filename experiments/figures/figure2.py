@@ -9,16 +9,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments import config, data, results, runner, weights
-from experiments.config import ConfigError, RunConfig
-from experiments.figures import figure2_picture, gap
-from experiments.figures import lines as figure_lines
+from experiments.config import run_config
+from experiments.config.errors import ConfigError
+from experiments.config.run_config import RunConfig
+from experiments.datasets import arrays
+from experiments.figures import figure2_measures, figure2_picture, figure_lines
+from experiments.figures.evaluation_set import EvaluationSet
 from experiments.figures.figure2_statistics import PAPER_RHOS, sentences
-from experiments.figures.lines import Record
-from experiments.figures.whole import Whole
-from experiments.lock import workdir_lock
-from experiments.spec import spec_of
-from experiments.summaries import Section
+from experiments.figures.figure_lines import Record
+from experiments.reporting.summaries import Section
+from experiments.training import result_lines, runner, weights
+from experiments.training.lock import workdir_lock
+from experiments.training.spec import spec_of
 
 KIND, RUNS, PICTURE = "figure2", "figure2_run", "figure2.png"
 CHECKPOINTS = 20  # of each training
@@ -75,7 +77,7 @@ def plan(
     if label_noise is not None:
         shared["label_noise"] = label_noise
     return [
-        config.make(
+        run_config.make(
             dataset,
             method,
             model=model if small or model else "wrn16_8",
@@ -97,14 +99,14 @@ def run(configs: list[RunConfig], measuring: Measuring, options: runner.Options)
         found = _measure(configs, measuring, every, options)
     figure2_picture.draw(found, options.workdir / PICTURE)
     print(sentences(found))
-    print(f"Result lines: {options.workdir / results.name_of(KIND)}; picture beside it.")
+    print(f"Result lines: {options.workdir / result_lines.name_of(KIND)}; picture beside it.")
 
 
 def _measure(configs, measuring: Measuring, every: int, options: runner.Options) -> list[Record]:
     """The line of each checkpoint; those that are there already stay."""
     workdir, how = options.workdir, dataclasses.asdict(measuring)
-    known = {_place(line): line for line in results.read_kind(workdir, KIND)}
-    original, found = data.load(configs[0].dataset, options.data_dir), []
+    known = {_place(line): line for line in result_lines.read_kind(workdir, KIND)}
+    original, found = arrays.load(configs[0].dataset, options.data_dir), []
     for one in configs:
         run_id = one.run_id(original.fingerprint)
         places = [(run_id, epoch, *how.values()) for epoch in range(every, one.epochs + 1, every)]
@@ -118,7 +120,7 @@ def _measure(configs, measuring: Measuring, every: int, options: runner.Options)
             line = {"run_id": run_id, "epoch": place[1], **how, **network.measure(path)}
             line |= {"dataset_fingerprint": original.fingerprint, "run": one.as_json()}
             known[place] = figure_lines.stamped(KIND, line)
-            results.append(workdir, known[place])
+            result_lines.append(workdir, known[place])
         found += [known[place] for place in places]
     return found
 
@@ -130,15 +132,15 @@ def _place(line: Record) -> tuple:
 class _Network:
     """Measures the checkpoints of one run."""
 
-    def __init__(self, one: RunConfig, original: data.Dataset, measuring: Measuring):
-        prepared = data.prepare(original, one)
+    def __init__(self, one: RunConfig, original: arrays.Dataset, measuring: Measuring):
+        prepared = arrays.prepare(original, one)
         # Another seed, so that the test set's noise is not the training set's.
-        test_labels = data.symmetric_noise(
+        test_labels = arrays.symmetric_noise(
             prepared.test_labels, one.label_noise, prepared.num_classes, one.noise_seed + 1
         )
         self._spec, self._measuring = spec_of(one, prepared).model, measuring
-        self._train = Whole(prepared.train_images, prepared.train_labels)
-        self._test = Whole(prepared.test_images, test_labels)
+        self._train = EvaluationSet(prepared.train_images, prepared.train_labels)
+        self._test = EvaluationSet(prepared.test_images, test_labels)
         self._groups = (
             prepared.train_images[: measuring.images],
             prepared.train_labels[: measuring.images],
@@ -147,7 +149,7 @@ class _Network:
 
     def measure(self, path: Path) -> Record:
         params, rest = weights.load(path, self._spec)
-        sharpness = gap.sharpnesses(
+        sharpness = figure2_measures.sharpnesses(
             self._spec,
             params,
             rest,
@@ -156,7 +158,7 @@ class _Network:
             m=self._measuring.m,
             train=self._measuring.batch_norm == "training",
         )
-        losses = gap.losses(self._spec, params, rest, self._train, self._test)
+        losses = figure2_measures.losses(self._spec, params, rest, self._train, self._test)
         return {
             **{name: round(value, 5) for name, value in losses.items()},
             "rhos": list(self._rhos),
@@ -167,7 +169,7 @@ class _Network:
 def section(workdir: Path) -> list[Section]:
     """The paragraph and the table of the report for each experiment that there are lines for."""
     rows: dict[tuple, list[Record]] = {}
-    for line in results.read_kind(workdir, KIND):
+    for line in result_lines.read_kind(workdir, KIND):
         made_by = line["run"]
         key = (made_by["dataset"], made_by["model"], line["batch_norm"], made_by["epochs"])
         rows.setdefault(key, []).append(line)

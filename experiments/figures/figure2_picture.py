@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 
-from experiments import style
+from experiments.figures.figure2_measures import MEASURES
 from experiments.figures.figure2_statistics import gaps, grids, score, values
-from experiments.figures.gap import MEASURES
-from experiments.figures.lines import Record
+from experiments.figures.figure_lines import Record
+from experiments.reporting import style
 
 TITLES = {
     "sharpness_2": "sharpness, $p = 2$",

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 from scipy.stats import kendalltau
 
-from experiments.figures.gap import MEASURES
-from experiments.figures.lines import Record
-from experiments.tables import markdown
+from experiments.figures.figure2_measures import MEASURES
+from experiments.figures.figure_lines import Record
+from experiments.reporting.tables import markdown
 
 # Appendix B's.
 PAPER_RHOS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)

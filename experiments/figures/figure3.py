@@ -16,11 +16,12 @@ import optax
 from matplotlib.axes import Axes
 
 import asam_jax
-from experiments import paper, results, style
-from experiments.figures import lines as figure_lines
-from experiments.figures import toy
-from experiments.figures.lines import Record
-from experiments.summaries import Section
+from experiments.config import paper
+from experiments.figures import figure_lines, two_parameter_loss
+from experiments.figures.figure_lines import Record
+from experiments.reporting import style
+from experiments.reporting.summaries import Section
+from experiments.training import result_lines
 
 KIND, PICTURE = "figure3", "figure3.png"
 STARTS = ((0.2, 0.05), (0.3, 0.033))
@@ -38,7 +39,7 @@ def trajectory(
     steps: int,
 ) -> np.ndarray:
     """The points (steps + 1, 2) of gradient descent through `wrap` on the toy loss."""
-    tx, grad_fn = wrap(optax.sgd(lr)), jax.grad(toy.loss)
+    tx, grad_fn = wrap(optax.sgd(lr)), jax.grad(two_parameter_loss.loss)
     start_2 = jnp.asarray(start, jnp.float32)
 
     def step(carry, _):
@@ -61,8 +62,8 @@ def measure(lr: float = LR, steps: int = STEPS) -> list[Record]:
     for start in STARTS:
         for method, (wrap, rho, eta) in methods.items():
             points = trajectory(wrap, start, lr, steps)
-            losses = np.asarray(jax.vmap(toy.loss)(jnp.asarray(points)))
-            near = np.flatnonzero(losses <= REACHED * toy.TARGET)
+            losses = np.asarray(jax.vmap(two_parameter_loss.loss)(jnp.asarray(points)))
+            near = np.flatnonzero(losses <= REACHED * two_parameter_loss.TARGET)
             found.append(
                 {
                     "method": method,
@@ -86,7 +87,7 @@ def run(workdir: Path) -> None:
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print("\n".join(_sentence(line) for line in found))
-    print(f"Result lines: {workdir / results.name_of(KIND)}; picture: {workdir / PICTURE}")
+    print(f"Result lines: {workdir / result_lines.name_of(KIND)}; picture: {workdir / PICTURE}")
 
 
 def draw(found: list[Record], path: Path) -> None:
@@ -110,9 +111,9 @@ def draw(found: list[Record], path: Path) -> None:
 def _background(axes: Axes) -> None:
     w1, w2 = np.linspace(0.1, 0.4, 301), np.linspace(-0.03, 0.27, 301)
     levels = np.arange(0.005, 0.08, 0.005)
-    surface = toy.surface(w1, w2)
+    surface = two_parameter_loss.surface(w1, w2)
     axes.contour(w1, w2, surface, levels, colors=style.ACCENTS["contour"], linewidths=0.6)
-    valley = toy.TARGET / w1
+    valley = two_parameter_loss.TARGET / w1
     inside = valley <= w2[-1]
     axes.plot(
         w1[inside], valley[inside], color=style.ACCENTS["valley"], linewidth=3, label="valley"
@@ -153,7 +154,7 @@ def _sentence(line: Record) -> str:
 
 def section(workdir: Path) -> list[Section]:
     """The paragraph of the report, where there are lines."""
-    found = results.read_kind(workdir, KIND)
+    found = result_lines.read_kind(workdir, KIND)
     if not found:
         return []
     first = found[0]
@@ -162,7 +163,7 @@ def section(workdir: Path) -> list[Section]:
         "from (0.3, 0.033) SAM fails to reach the valley and ASAM reaches it. Here, with a "
         f"learning rate of {first['lr']:g}, SAM's rho = {SAM_RHO:g}, ASAM's rho = {ASAM_RHO:g} and "
         f"eta = {ETA:g}. {' '.join(_sentence(line) for line in found)} In the valley means a loss "
-        f"of at most {REACHED * toy.TARGET:g}; n = {len(found)} trajectories."
+        f"of at most {REACHED * two_parameter_loss.TARGET:g}; n = {len(found)} trajectories."
     )
     title = "Figure 3: trajectories of SAM and ASAM"
     return [figure_lines.section(title, text, found, PICTURE, partial(draw, found))]

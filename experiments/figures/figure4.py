@@ -4,18 +4,22 @@ The digits' default thins the paper's grid out where nothing changes, and trains
 without which all radii come to the same.
 """
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import config, results, runner, style
-from experiments.config import RunConfig
-from experiments.figures import lines as figure_lines
-from experiments.figures.lines import Record
-from experiments.summaries import Section
-from experiments.tables import Group, groups
+from experiments.config import run_config
+from experiments.config.run_config import RunConfig
+from experiments.figures import figure_lines
+from experiments.figures.figure_lines import Record
+from experiments.reporting import style
+from experiments.reporting.mean_std import format_mean_std
+from experiments.reporting.summaries import Section
+from experiments.reporting.tables import Group, groups
+from experiments.training import result_lines, runner
 
 KIND, PICTURE = "figure4", "figure4.png"
 # The paper names both ends and steps of 1, 2, 5.
@@ -28,7 +32,7 @@ PAPER_RHOS = tuple(
 DIGITS_RHOS = (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
 DIGITS_NOISE = 0.4
 # (normalization, p) -> name, colour, marker.
-VARIANTS = {
+REGIONS = {
     ("elementwise", "inf"): ("element-wise, $p = \\infty$", "#e69f00", "s"),
     ("elementwise", 2.0): ("element-wise, $p = 2$", style.COLORS["asam"], "o"),
     ("filterwise", 2.0): ("filter-wise, $p = 2$", "#009e73", "^"),
@@ -46,7 +50,7 @@ def plan(
     subset: int | None,
     dtype: str,
 ) -> list[RunConfig]:
-    """SGD, and ASAM at every rho in each variant, seed by seed; None for the data set's default."""
+    """SGD, and ASAM at every rho in each region, seed by seed; None for the data set's default."""
     small = dataset == "digits"
     if rhos is None:
         rhos = list(DIGITS_RHOS if small else PAPER_RHOS)
@@ -59,12 +63,12 @@ def plan(
     )
     made = []
     for seed in range(seeds):
-        made.append(config.make(dataset, "sgd", seed=seed, **shared))
+        made.append(run_config.make(dataset, "sgd", seed=seed, **shared))
         made += [
-            config.make(
+            run_config.make(
                 dataset, "asam", rho=rho, p=float(p), normalization=name, seed=seed, **shared
             )
-            for name, p in VARIANTS
+            for name, p in REGIONS
             for rho in rhos
         ]
     return made
@@ -72,6 +76,7 @@ def plan(
 
 def run(configs: list[RunConfig], options: runner.Options) -> None:
     """Trains what is not finished, draws from the lines of these runs."""
+    options = dataclasses.replace(options, kind=KIND)
     records = runner.run_all(configs, options, announce=True)
     draw(groups(records), options.workdir / PICTURE)
     print(_sentences(groups(records)))
@@ -81,8 +86,8 @@ def run(configs: list[RunConfig], options: runner.Options) -> None:
 def draw(found: list[Group], path: Path) -> None:
     """Mean and standard deviation over seeds at each rho; SGD as a level band."""
     canvas, axes = style.figure((5.0, 4.2))
-    for variant, (name, color, marker) in VARIANTS.items():
-        rows = _of(found, variant)
+    for region, (name, color, marker) in REGIONS.items():
+        rows = _of(found, region)
         means = [float(np.mean(g.final)) for g in rows]
         axes.errorbar(
             [g["rho"] for g in rows],
@@ -110,8 +115,8 @@ def draw(found: list[Group], path: Path) -> None:
     style.save(canvas, path)
 
 
-def _of(found: list[Group], variant: tuple[str, float | str]) -> list[Group]:
-    rows = [g for g in found if (g["normalization"], g["p"]) == variant and g["method"] == "asam"]
+def _of(found: list[Group], region: tuple[str, float | str]) -> list[Group]:
+    rows = [g for g in found if (g["normalization"], g["p"]) == region and g["method"] == "asam"]
     return sorted(rows, key=lambda g: g["rho"])
 
 
@@ -121,23 +126,23 @@ def _std(group: Group) -> float:
 
 def _sentences(found: list[Group]) -> str:
     parts = []
-    for (normalization, p), _ in VARIANTS.items():
+    for (normalization, p), _ in REGIONS.items():
         rows = _of(found, (normalization, p))
         if rows:
             best = max(rows, key=lambda g: float(np.mean(g.final)))
-            accuracy = results.format_mean_std(best.final)
+            accuracy = format_mean_std(best.final)
             parts.append(
                 f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
                 f"{best['rho']:g} with {accuracy}%"
             )
-    sgd = [f"SGD has {results.format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"]
+    sgd = [f"SGD has {format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"]
     return "; ".join([*parts, *sgd]) + "."
 
 
 def section(workdir: Path) -> list[Section]:
     """The paragraph of the report, one for each data set and network."""
     rows: dict[tuple, list[Record]] = {}
-    for record in results.read(workdir, KIND)[0]:
+    for record in result_lines.read(workdir, KIND)[0]:
         key = tuple(record[n] for n in ("dataset", "model", "label_noise", "epochs", "subset"))
         rows.setdefault(key, []).append(record)
     made = []

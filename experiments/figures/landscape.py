@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import asam_jax
-from experiments import config, data, paper, results, runner, weights
-from experiments.config import RunConfig
-from experiments.figures import landscape_picture
-from experiments.figures import lines as figure_lines
-from experiments.figures.lines import Record
-from experiments.figures.whole import Whole
-from experiments.lock import workdir_lock
-from experiments.spec import ModelSpec, spec_of
-from experiments.summaries import Section
+from experiments.config import paper, run_config
+from experiments.config.run_config import RunConfig
+from experiments.datasets import arrays
+from experiments.figures import figure_lines, landscape_picture
+from experiments.figures.evaluation_set import EvaluationSet
+from experiments.figures.figure_lines import Record
+from experiments.reporting.mean_std import format_mean_std
+from experiments.reporting.summaries import Section
+from experiments.training import result_lines, runner, weights
+from experiments.training.lock import workdir_lock
+from experiments.training.spec import ModelSpec, spec_of
 
 KIND, RUNS, PICTURE = "landscape", "landscape_run", "landscape.png"
 DIGITS_NOISE = 0.4
@@ -37,7 +39,7 @@ def plan(
     """A run of each method; None for the data set's default."""
     noise = (DIGITS_NOISE if dataset == "digits" else 0.0) if label_noise is None else label_noise
     return [
-        config.make(dataset, method, model=model, label_noise=noise, **values)
+        run_config.make(dataset, method, model=model, label_noise=noise, **values)
         for method in paper.METHODS
     ]
 
@@ -47,19 +49,19 @@ def run(configs: list[RunConfig], images: int, options: runner.Options) -> None:
     workdir = options.workdir
     options = dataclasses.replace(options, kind=RUNS, keep_every=max(c.epochs for c in configs))
     records = runner.run_all(configs, options, announce=True)
-    known = {line["run_id"]: line for line in results.read_kind(workdir, KIND)}
-    original = data.load(configs[0].dataset, options.data_dir)
+    known = {line["run_id"]: line for line in result_lines.read_kind(workdir, KIND)}
+    original = arrays.load(configs[0].dataset, options.data_dir)
     with workdir_lock(workdir):
         for one, record in zip(configs, records, strict=True):
             run_id = record["run_id"]
             if run_id in known:
                 continue
             print(f"Measuring the surface around {paper.METHOD_NAMES[one.method]}.", flush=True)
-            prepared = data.prepare(original, one)
+            prepared = arrays.prepare(original, one)
             spec = spec_of(one, prepared).model
             path = weights.path_of(workdir, run_id, one.epochs)
             params, rest = weights.load(path, spec)
-            train = Whole(prepared.train_images[:images], prepared.train_labels[:images])
+            train = EvaluationSet(prepared.train_images[:images], prepared.train_labels[:images])
             line = {
                 "run_id": run_id,
                 **one.as_json(),
@@ -71,11 +73,11 @@ def run(configs: list[RunConfig], images: int, options: runner.Options) -> None:
                 **surfaces(spec, params, rest, train),
             }
             known[run_id] = figure_lines.stamped(KIND, line)
-            results.append(workdir, known[run_id])
+            result_lines.append(workdir, known[run_id])
     found = [known[record["run_id"]] for record in records]
     landscape_picture.draw(found, workdir / PICTURE)
     print(_sentences(found))
-    print(f"Result lines: {workdir / results.name_of(KIND)}; picture: {workdir / PICTURE}")
+    print(f"Result lines: {workdir / result_lines.name_of(KIND)}; picture: {workdir / PICTURE}")
 
 
 @jax.jit
@@ -110,7 +112,7 @@ def _moved(params: Any, first: Any, second: Any, a: jax.Array, b: jax.Array) -> 
     return jax.tree.map(lambda w, d, e: w + a * d + b * e, params, first, second)
 
 
-def surfaces(spec: ModelSpec, params: Any, rest: Any, train: Whole) -> dict[str, list[Any]]:
+def surfaces(spec: ModelSpec, params: Any, rest: Any, train: EvaluationSet) -> dict[str, list[Any]]:
     """Training loss along each direction, (directions, alphas), and in the plane of two."""
     keys = jax.random.split(jax.random.key(KEY), DIRECTIONS)
     directions = [direction(params, key) for key in keys]
@@ -138,7 +140,7 @@ def rises(line: Record, distance: float) -> list[float]:
 def _sentences(found: list[Record]) -> str:
     parts = [
         f"{paper.METHOD_NAMES[line['method']]} "
-        f"{results.format_mean_std(rises(line, 0.5))} (loss at the weights "
+        f"{format_mean_std(rises(line, 0.5))} (loss at the weights "
         f"{line['train_loss'][0][line['alphas'].index(0.0)]:.2f}, "
         f"test accuracy {line['test_accuracy_final']:.1f}%)"
         for line in found
@@ -149,7 +151,7 @@ def _sentences(found: list[Record]) -> str:
 def section(workdir: Path) -> list[Section]:
     """The paragraph of the report for each data set and network."""
     rows: dict[tuple, list[Record]] = {}
-    for line in results.read_kind(workdir, KIND):
+    for line in result_lines.read_kind(workdir, KIND):
         key = tuple(line[n] for n in ("dataset", "model", "label_noise", "seed", "epochs"))
         rows.setdefault(key, []).append(line)
     made = []

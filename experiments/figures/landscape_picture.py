@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import paper, style
-from experiments.figures.lines import Record
+from experiments.config import paper
+from experiments.figures.figure_lines import Record
+from experiments.reporting import style
 
 LEVELS = 12
 

@@ -1,35 +1,25 @@
 """The networks by name, after the definitions that each file names.
 
 Every network is called with images (batch, height, width, channels) and returns logits
-(batch, classes). Parameters are float32; `dtype` is that of the computation. Flax is loaded by the
-first `create`, so that a list of the names costs nothing.
+(batch, classes). Parameters are float32; `dtype` is that of the computation.
 """
 
 import importlib
 from typing import Any
 
-# Name -> the file that defines it, in the order in which the CLI lists them.
-NAMES = {
-    "mlp": "small",
-    "cnn": "small",
-    "resnet8": "resnet",
-    "resnet20": "resnet",
-    "resnet32": "resnet",
-    "resnet56": "resnet",
-    "wrn16_8": "resnet",
-    "wrn28_2": "resnet",
-    "wrn28_10": "resnet",
-    "resnext29_32x4d": "resnet",
-    "densenet121": "densenet",
-    "vgg19_bn": "vgg",
-}
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from experiments.config.errors import ConfigError
+from experiments.config.model_names import MODEL_FILES
 
 
 def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int], rngs, dtype) -> Any:
     """A fresh `nnx.Module`, in training mode.
 
     Args:
-      name: one of NAMES.
+      name: one of `MODEL_FILES`.
       num_classes: how many logits.
       image_shape: height, width and channels of an image.
       rngs: the `nnx.Rngs` that draws the initial values.
@@ -38,11 +28,9 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int], rn
     Raises:
       ConfigError: no such name, or the images are too small for the network's downsamplings.
     """
-    from experiments.config import ConfigError
-
-    if name not in NAMES:
-        raise ConfigError(f"unknown model {name!r}; the known ones are: {', '.join(NAMES)}.")
-    module = importlib.import_module(f"experiments.models.{NAMES[name]}")
+    if name not in MODEL_FILES:
+        raise ConfigError(f"unknown model {name!r}; the known ones are: {', '.join(MODEL_FILES)}.")
+    module = importlib.import_module(f"experiments.models.{MODEL_FILES[name]}")
     height, width, channels = image_shape
     if min(height, width) < module.SMALLEST_IMAGE:
         raise ConfigError(
@@ -61,9 +49,6 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int], rn
 
 def parameter_count(name: str, num_classes: int = 10) -> int:
     """Numbers that training changes, for CIFAR's 32x32 images; nothing is computed for it."""
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
 
     def build() -> Any:
         return create(

@@ -1,0 +1,1 @@
+"""What a step costs, and what accuracy is had for it."""

@@ -1,0 +1,90 @@
+"""The commands that measure: `benchmark step`, `benchmark sharpness` and `benchmark pareto`."""
+
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+from experiments.commands.options import WORKDIR
+
+app = typer.Typer(rich_markup_mode=None, help="Measures speed, memory and accuracy for its price.")
+
+
+@app.command("step")
+def benchmark_step(
+    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet20",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 128,
+    dtype: options.Dtype = "float32",
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Rounds; every form steps once in each.")
+    ] = 10,
+    torch: Annotated[
+        bool, typer.Option("--torch", help="Also the authors' step in PyTorch, if installed.")
+    ] = False,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints what a step costs: FLOPs, memory and time of each form relative to SGD."""
+    from experiments.benchmarks import step_cost
+
+    step_cost.run(workdir, model, batch_size, dtype, repeats, torch)
+
+
+@app.command("sharpness")
+def benchmark_sharpness(
+    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet8",
+    images: Annotated[int, typer.Option(min=1, help="Images in the set.")] = 10_000,
+    m: Annotated[int, typer.Option(min=1, help="Images in a group; must divide the set.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 3,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints what one-step sharpness costs, relative to a gradient and a forward pass."""
+    from experiments.benchmarks import sharpness_cost
+
+    sharpness_cost.run(workdir, model, images, m, repeats)
+
+
+@app.command("pareto")
+@options.grouped
+def benchmark_pareto(
+    dataset: Annotated[str, typer.Option(help="digits or cifar10.")] = "digits",
+    forms: Annotated[
+        str | None, typer.Option(help="Some only, by name, with commas between.")
+    ] = None,
+    radii: Annotated[
+        str | None, typer.Option(help="Radii to choose from, with commas between.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="See the command models; else the data set's own.")
+    ] = None,
+    label_noise: Annotated[
+        float | None, typer.Option(help="Share of labels drawn anew; else the data set's own.")
+    ] = None,
+    subset: options.Subset = None,
+    augment: Annotated[
+        bool | None, typer.Option(help="Crop, flip and cutout; else the data set's own.")
+    ] = None,
+    epochs: options.Epochs = None,
+    seeds: options.Seeds = 5,
+    tuning_seeds: Annotated[
+        int, typer.Option(min=1, help="Runs of each setting on the validation split.")
+    ] = 2,
+    *,
+    running: options.Running,
+) -> None:
+    """Trains every form of a step at its best radius: test accuracy against cost."""
+    from experiments.benchmarks import pareto
+    from experiments.commands.train_and_report import compare_and_report
+
+    plan = pareto.plan(
+        dataset,
+        options.split(forms),
+        options.levels(radii, "radii"),
+        model=model,
+        label_noise=label_noise,
+        subset=subset,
+        augment=augment,
+        epochs=epochs,
+        seeds=seeds,
+        tuning_seeds=tuning_seeds,
+    )
+    compare_and_report(plan, running.options())

@@ -1,0 +1,132 @@
+"""The commands that make the paper's figures, `figure1` to `figure4`, and `landscape`."""
+
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+from experiments.commands.options import WORKDIR
+
+app = typer.Typer(rich_markup_mode=None)
+
+Dataset = Annotated[str, typer.Option(help="digits, cifar10 or cifar100.")]
+Model = Annotated[
+    str | None, typer.Option(help="See the command models. Without it the data set's own.")
+]
+LabelNoise = Annotated[
+    float | None, typer.Option(help="Share of labels drawn anew; without it the data set's own.")
+]
+Images = Annotated[int, typer.Option(min=1, help="Training images that are measured on.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the trainings.")]
+
+
+@app.command()
+def figure1(workdir: options.Workdir = WORKDIR) -> None:
+    """Figure 1: maximization regions around two points that differ by a rescaling."""
+    from experiments.figures import figure1 as figure
+
+    figure.run(workdir)
+
+
+@app.command()
+@options.grouped
+def figure2(
+    dataset: Dataset = "digits",
+    model: Model = None,
+    method: Annotated[str, typer.Option(help="sgd, sam or asam.")] = "sgd",
+    epochs: options.Epochs = None,
+    label_noise: LabelNoise = None,
+    subset: options.Subset = None,
+    images: Images = 256,
+    m: Annotated[int, typer.Option(help="Images in a group of m-sharpness.")] = 8,
+    batch_norm: Annotated[
+        str, typer.Option(help="evaluation (running statistics) or training (each group's own).")
+    ] = "evaluation",
+    seed: Seed = 0,
+    dtype: options.Dtype = "float32",
+    *,
+    running: options.Running,
+) -> None:
+    """Figure 2: sharpness and the generalization gap of 180 networks.
+
+    The paper's: --dataset cifar10 --model wrn16_8 --images 50000, on an accelerator.
+    """
+    from experiments.figures import figure2 as figure
+
+    configs = figure.plan(
+        dataset,
+        model,
+        method,
+        epochs=epochs,
+        label_noise=label_noise,
+        subset=subset,
+        seed=seed,
+        dtype=dtype,
+    )
+    figure.run(configs, figure.Measuring(images, m, batch_norm), running.options())
+
+
+@app.command()
+def figure3(workdir: options.Workdir = WORKDIR) -> None:
+    """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
+    from experiments.figures import figure3 as figure
+
+    figure.run(workdir)
+
+
+@app.command()
+@options.grouped
+def figure4(
+    dataset: Dataset = "digits",
+    model: Model = None,
+    rhos: Annotated[
+        str | None, typer.Option(help="Radii such as 0.1,0.5; without it the data set's own.")
+    ] = None,
+    label_noise: LabelNoise = None,
+    seeds: options.Seeds = 3,
+    epochs: options.Epochs = None,
+    subset: options.Subset = None,
+    dtype: options.Dtype = "float32",
+    *,
+    running: options.Running,
+) -> None:
+    """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
+
+    The paper's: --dataset cifar10 --model wrn16_8, on an accelerator.
+    """
+    from experiments.figures import figure4 as figure
+
+    configs = figure.plan(
+        dataset,
+        model,
+        options.levels(rhos),
+        label_noise=label_noise,
+        seeds=seeds,
+        epochs=epochs,
+        subset=subset,
+        dtype=dtype,
+    )
+    figure.run(configs, running.options())
+
+
+@app.command()
+@options.grouped
+def landscape(
+    dataset: Dataset = "digits",
+    model: Model = None,
+    label_noise: LabelNoise = None,
+    epochs: options.Epochs = None,
+    subset: options.Subset = None,
+    images: Images = 1000,
+    seed: Seed = 0,
+    dtype: options.Dtype = "float32",
+    *,
+    running: options.Running,
+) -> None:
+    """Loss surfaces around the weights that SGD, SAM and ASAM find."""
+    from experiments.figures import landscape as figure
+
+    configs = figure.plan(
+        dataset, model, label_noise, epochs=epochs, subset=subset, seed=seed, dtype=dtype
+    )
+    figure.run(configs, images, running.options())

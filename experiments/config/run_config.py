@@ -1,0 +1,244 @@
+"""What one training run is: every value that decides its result, checked, in one frozen record."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+from experiments.config.errors import ConfigError
+from experiments.config.model_names import MODEL_FILES
+from experiments.config.step_forms import EXACT, STEP_FORMS
+
+DATASETS = ("digits", "cifar10", "cifar100")
+METHODS = ("sgd", "sam", "asam")
+NORMALIZATIONS = ("elementwise", "filterwise")
+ADAPTS = ("not_bias", "all")
+DTYPES = ("float32", "bfloat16")
+PERTURBS = ("all", "device")
+BATCH_NORMS = ("averaged", "device")
+
+# The paper's section 6.2 for CIFAR; on the digits the CIFAR-10 values serve, too.
+DEFAULT_RHO = {
+    "digits": {"sam": 0.05, "asam": 0.5},
+    "cifar10": {"sam": 0.05, "asam": 0.5},
+    "cifar100": {"sam": 0.1, "asam": 1.0},
+}
+# Digits are 8x8 and centred: no augmentation, no smoothing. On CIFAR: label smoothing, padded crop,
+# flip and cutout of the paper's Appendix B. The paper's SGD cites Nesterov; one base optimizer
+# serves all three methods, so that the perturbation is the only difference between them.
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": dict(model="cnn", epochs=30, label_smoothing=0.0, augment=False, nesterov=False),
+    "cifar10": dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
+    "cifar100": dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
+}
+# A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
+PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
+# Fields that came later: where they have these values, a run is named and written as before them.
+LATER = {"variant": EXACT, "weight": 0.0, "validation": 0.0}
+
+
+def default_rho(dataset: str, method: str) -> float:
+    """The method's own radius on a data set; SGD has none, 0."""
+    return 0.0 if method == "sgd" else DEFAULT_RHO[dataset][method]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All that a run's result depends on, apart from the data's bytes and the versions."""
+
+    dataset: str
+    model: str
+    method: str
+    rho: float
+    eta: float
+    p: float
+    normalization: str
+    adapt: str
+    label_noise: float
+    noise_seed: int
+    subset: int | None
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    label_smoothing: float
+    augment: bool
+    cutout: int
+    dtype: str
+    devices: int
+    perturb: str
+    batch_norm: str
+    seed: int
+    variant: str
+    weight: float
+    validation: float
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
+        values = dataclasses.asdict(self)
+        if math.isinf(self.p):
+            values["p"] = "inf"
+        return {n: v for n, v in values.items() if n not in LATER or v != LATER[n]}
+
+    def run_id(self, fingerprint: str) -> str:
+        """Twelve hex digits that name this run on this copy of the data."""
+        text = json.dumps([self.as_json(), fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def make(
+    dataset: str = "digits",
+    method: str = "asam",
+    *,
+    model: str | None = None,
+    rho: float | None = None,
+    eta: float | None = None,
+    p: float | None = None,
+    normalization: str | None = None,
+    adapt: str | None = None,
+    label_noise: float = 0.0,
+    noise_seed: int = 0,
+    subset: int | None = None,
+    epochs: int | None = None,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool | None = None,
+    weight_decay: float = 5e-4,
+    label_smoothing: float | None = None,
+    augment: bool | None = None,
+    cutout: int | None = None,
+    dtype: str = "float32",
+    devices: int = 1,
+    perturb: str | None = None,
+    batch_norm: str | None = None,
+    seed: int = 0,
+    variant: str = EXACT,
+    weight: float = 0.0,
+    validation: float = 0.0,
+) -> RunConfig:
+    """Fills what is left out (None) with the defaults of data set and method, and checks all."""
+    _one_of("dataset", dataset, DATASETS)
+    _one_of("method", method, METHODS)
+    defaults = DATASET_DEFAULTS[dataset]
+    method_values = _method_values(dataset, method, rho, eta, p, normalization, adapt)
+    augment = bool(defaults["augment"] if augment is None else augment)
+    config = RunConfig(
+        dataset=dataset,
+        method=method,
+        model=defaults["model"] if model is None else model,
+        **method_values,
+        label_noise=float(label_noise),
+        noise_seed=noise_seed,
+        subset=subset,
+        epochs=defaults.get("epochs", PAPER_EPOCHS[method]) if epochs is None else epochs,
+        batch_size=batch_size,
+        lr=float(lr),
+        momentum=float(momentum),
+        nesterov=defaults["nesterov"] if nesterov is None else nesterov,
+        weight_decay=float(weight_decay),
+        label_smoothing=float(
+            defaults["label_smoothing"] if label_smoothing is None else label_smoothing
+        ),
+        augment=augment,
+        cutout=(16 if augment else 0) if cutout is None else cutout,
+        dtype=dtype,
+        devices=devices,
+        **_device_values(devices, perturb, batch_norm),
+        seed=seed,
+        variant=variant,
+        weight=float(weight),
+        validation=float(validation),
+    )
+    check(config)
+    return config
+
+
+def _method_values(dataset, method, rho, eta, p, normalization, adapt) -> dict[str, Any]:
+    """The perturbation's own values; those that a method does not have must not be given."""
+    given = dict(rho=rho, eta=eta, p=p, normalization=normalization, adapt=adapt)
+    foreign = {"sgd": tuple(given), "sam": ("eta", "normalization", "adapt"), "asam": ()}[method]
+    for name in foreign:
+        if given[name] is not None:
+            raise ConfigError(
+                f"{name}={given[name]!r} means nothing to method {method!r}; leave --{name} out."
+            )
+    if method == "sgd":
+        return dict(rho=0.0, eta=0.0, p=2.0, normalization="none", adapt="none")
+    values: dict[str, Any] = dict(
+        rho=float(DEFAULT_RHO[dataset][method] if rho is None else rho),
+        p=float(2.0 if p is None else p),
+    )
+    if method == "sam":
+        return values | dict(eta=0.0, normalization="identity", adapt="none")
+    return values | dict(
+        eta=float(0.01 if eta is None else eta),
+        normalization="elementwise" if normalization is None else normalization,
+        adapt="not_bias" if adapt is None else adapt,
+    )
+
+
+def _device_values(devices: int, perturb: str | None, batch_norm: str | None) -> dict[str, Any]:
+    """What several devices share; one device shares all of it with itself."""
+    if devices == 1:
+        for name, value in (("perturb", perturb), ("batch_norm", batch_norm)):
+            if value is not None:
+                flag = name.replace("_", "-")
+                raise ConfigError(
+                    f"{name}={value!r} means nothing on one device; leave --{flag} out, or train "
+                    "on several with --devices or --distributed."
+                )
+    # One eps and one set of statistics for the whole batch: what the paper's code, which runs on
+    # one device, computes.
+    return dict(perturb=perturb or "all", batch_norm=batch_norm or "averaged")
+
+
+def check(config: RunConfig) -> None:
+    """Raises ConfigError for a value that no run can have."""
+    _one_of("model", config.model, tuple(MODEL_FILES))
+    _one_of("dtype", config.dtype, DTYPES)
+    _one_of("perturb", config.perturb, PERTURBS)
+    _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
+    _one_of("variant", config.variant, tuple(STEP_FORMS))
+    if config.method == "asam":
+        _one_of("normalization", config.normalization, NORMALIZATIONS)
+        _one_of("adapt", config.adapt, ADAPTS)
+    for name, low, high, meaning in (
+        ("rho", 0, math.inf, "the radius of the perturbation"),
+        ("eta", 0, math.inf, "the stabilizer of the normalization operator"),
+        ("p", 1, math.inf, "the order of the norm"),
+        ("label_noise", 0, 1, "the probability that a training label is drawn anew"),
+        ("label_smoothing", 0, 1, "the weight of the uniform distribution in the target"),
+        ("lr", 0, math.inf, "the largest learning rate"),
+        ("momentum", 0, 1, "the momentum factor"),
+        ("weight_decay", 0, math.inf, "the weight decay factor"),
+        ("epochs", 1, math.inf, "the number of passes over the training images"),
+        ("batch_size", 1, math.inf, "the number of images in a step"),
+        ("subset", 1, math.inf, "the number of training images"),
+        ("cutout", 0, math.inf, "the side of the square that cutout blanks"),
+        ("devices", 1, math.inf, "the number of devices that share a batch"),
+        ("weight", 0, math.inf, "the weight of the variant's rule"),
+        ("validation", 0, 0.9, "the share of the training images held out to choose by"),
+    ):
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            bound = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise ConfigError(f"{name}={value!r}: {meaning} must be {bound}.")
+    if config.variant != EXACT and (config.method == "sgd" or config.devices > 1):
+        raise ConfigError(
+            f"variant={config.variant!r} is a form of sam and asam on one device; leave --variant "
+            f"out for method {config.method!r} on {config.devices}."
+        )
+    if config.batch_size % config.devices:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is not a multiple of the {config.devices} devices "
+            "that share it; choose one with --batch-size."
+        )
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {name} {value!r}; the known ones are: {', '.join(known)}.")

@@ -1,0 +1,225 @@
+"""CIFAR-10 and CIFAR-100 as arrays, through tensorflow_datasets but without TensorFlow.
+
+A prepared copy is read by `tfds.data_source`. Where the folder holds none, a subclass of tfds' own
+builder downloads the binary batches and prepares them: the original opens files and encodes images
+with TensorFlow, this one does so with NumPy and Pillow. Decoding 60,000 images takes a while, so
+the arrays are kept in the user's cache.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.config.errors import ConfigError
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+SPLITS = ("train", "test")
+NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+PIXELS = 32 * 32 * 3
+
+
+def arrays(name: str, data_dir: Path | None = None) -> Arrays:
+    """Training images and labels, test images and labels, in the order of the prepared files.
+
+    Args:
+      name: 'cifar10' or 'cifar100' (its 100 fine labels).
+      data_dir: tfds' folder; None is TFDS_DATA_DIR, or tfds' own default.
+
+    Returns:
+      Images uint8 (count, 32, 32, 3), labels int32 (count,), twice.
+
+    Raises:
+      ConfigError: there is no prepared copy and none could be made.
+    """
+    root = _root(data_dir)
+    folder = _prepared(root / name)
+    if folder is None:
+        prepare(name, root)
+        folder = _prepared(root / name)
+        assert folder is not None
+    cache = _cache_folder() / f"{name}-{_fingerprint(folder)}.npz"
+    found = _load(cache)
+    if found is None:
+        found = _decode(name, folder)
+        _store(cache, found)
+    return found
+
+
+def _root(data_dir: Path | None) -> Path:
+    """The folder as tfds would find it, without the second that importing it takes."""
+    if data_dir is None:
+        data_dir = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return data_dir.expanduser()
+
+
+def _prepared(folder: Path) -> Path | None:
+    """The newest version that is prepared, as array_record, under a data set's folder."""
+    versions = []
+    for info in folder.glob("*.*.*/dataset_info.json"):
+        version = info.parent.name.split(".")
+        if all(part.isdecimal() for part in version):
+            versions.append((tuple(map(int, version)), info.parent))
+    for _, version in sorted(versions, reverse=True):
+        if (
+            json.loads((version / "dataset_info.json").read_text()).get("fileFormat")
+            == "array_record"
+        ):
+            return version
+    if versions:
+        raise ConfigError(
+            f"the copy in {str(versions[-1][1])!r} is not in the array_record format, and others "
+            "need TensorFlow to be read; give another --data-dir, and one is prepared there."
+        )
+    return None
+
+
+def prepare(name: str, root: Path) -> None:
+    """Downloads the binary batches, unless they lie there, and writes them as array_record.
+
+    Raises:
+      ConfigError: no network, a damaged download, or a folder that cannot be written.
+    """
+    import tensorflow_datasets as tfds
+
+    print(f"Preparing {name} in {root} (once).", file=sys.stderr)
+    builder_class = _builder_class(name)
+    (url,) = builder_class.url_infos
+    try:
+        builder = builder_class(data_dir=root, file_format="array_record")
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    except Exception as error:  # tfds raises requests', its own, and the file system's errors
+        archive = root / "downloads" / "manual" / url.rsplit("/", 1)[-1]
+        raise ConfigError(
+            f"{name} is not prepared under {str(root)!r}, and preparing it there failed "
+            f"({type(error).__name__}: {error}). Name the folder of a prepared copy with "
+            f"--data-dir or TFDS_DATA_DIR; or, where the network is missing, download {url} "
+            f"elsewhere, put it at {str(archive)!r} and run the same command again."
+        ) from error
+
+
+def _builder_class(name: str) -> Any:
+    """The builder of that name that tfds has, reading with NumPy."""
+    from tensorflow_datasets.image_classification import cifar
+
+    original = {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}[name]
+
+    class Builder(original, skip_registration=True):  # pyright: ignore
+        url_infos = original.url_infos  # the archive's size and digest
+
+        def _split_generators(self, dl_manager):
+            folder = Path(self.data_dir).parents[1] / "downloads" / "extracted" / self.name
+            return super()._split_generators(_Untar(dl_manager, folder))
+
+        def _generate_examples(self, split_prefix, filepaths):
+            keys = self._cifar_info.label_keys
+            index = 0
+            for path in filepaths:
+                labels, images = read_batch(Path(path).read_bytes(), len(keys))
+                for label, image in zip(labels, images, strict=True):
+                    record = dict(zip(keys, label.tolist(), strict=True))
+                    record |= {"id": f"{split_prefix}{index:05d}", "image": _png(image)}
+                    yield index, record
+                    index += 1
+
+    Builder.name = original.name
+    return Builder
+
+
+class _Untar:
+    """A download manager that unpacks without TensorFlow."""
+
+    def __init__(self, manager: Any, folder: Path):
+        self._manager, self._folder = manager, folder
+
+    def download_and_extract(self, url: str) -> Path:
+        with tarfile.open(self._manager.download(url)) as archive:
+            archive.extractall(self._folder, filter="data")
+        return self._folder
+
+
+def read_batch(data: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The labels (count, labels) and images (count, 32, 32, 3) of a binary batch.
+
+    A record is one byte for each label (CIFAR-10 has one, CIFAR-100 the coarse and the fine one),
+    then 1,024 bytes of red, green and blue each, row by row.
+    """
+    size = labels + PIXELS
+    if len(data) % size:
+        raise ValueError(
+            f"a batch of {len(data)} bytes holds no whole number of {size}-byte records"
+        )
+    records = np.frombuffer(data, np.uint8).reshape(-1, size)
+    images = records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return records[:, :labels], images
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _decode(name: str, folder: Path) -> Arrays:
+    """Every image of both splits, in the files' order."""
+    import tensorflow_datasets as tfds
+
+    print(f"Decoding {name} from {folder} (once).", file=sys.stderr)
+    result = []
+    for split in SPLITS:
+        source = tfds.data_source(
+            f"{name}:{folder.name}", split=split, data_dir=folder.parent.parent, download=False
+        )
+        images = np.empty((len(source), 32, 32, 3), np.uint8)
+        labels = np.empty((len(source),), np.int32)
+        for index, example in enumerate(source):
+            images[index], labels[index] = example["image"], example["label"]
+        result += [images, labels]
+    return tuple(result)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Names the files: their names, sizes and times, and what the small ones hold."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        status = path.stat()
+        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+        if path.suffix == ".json":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax"
+
+
+def _load(cache: Path) -> Arrays | None:
+    """What `_store` wrote; None where there is nothing, or nothing whole."""
+    try:
+        with np.load(cache, allow_pickle=False) as stored:
+            return tuple(stored[name] for name in NAMES)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _store(cache: Path, decoded: Arrays) -> None:
+    """Writes the arrays, all or none; a cache that cannot be written costs time and no result."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        new = cache.with_suffix(f".{os.getpid()}.new")
+        with new.open("wb") as file:
+            np.savez(file, **dict(zip(NAMES, decoded, strict=True)))
+        new.replace(cache)
+    except OSError as error:
+        print(f"warning: {cache} was not written ({error.strerror}).", file=sys.stderr)

@@ -1,0 +1,12 @@
+"""The report's parts that the figures have lines for."""
+
+from pathlib import Path
+
+from experiments.figures import figure1, figure2, figure3, figure4, landscape
+from experiments.reporting.summaries import Section
+
+
+def sections(workdir: Path) -> list[Section]:
+    """The paper's figures in order, then the loss surfaces."""
+    figures = (figure1, figure2, figure3, figure4, landscape)
+    return [part for figure in figures for part in figure.section(workdir)]

@@ -1,0 +1,35 @@
+"""RESULTS.md and its pictures, made from result lines alone."""
+
+from pathlib import Path
+
+from experiments.reporting.summaries import Section
+
+NOTHING = Section("Nothing yet", "No result lines were found here.")
+
+
+def write(workdir: Path, sections: list[Section], problems: list[str]) -> Path:
+    """Writes RESULTS.md and its pictures into the folder that holds the lines.
+
+    Args:
+      workdir: that folder.
+      sections: what the report says, in order.
+      problems: a sentence for each line that could not be read.
+
+    Returns:
+      The file's path.
+    """
+    parts = [
+        "# Results",
+        "Made by `python -m experiments report` from the result lines (`*.jsonl`) beside this "
+        "file; nothing in it is typed by hand.",
+    ]
+    for section in sections or [NOTHING]:
+        parts += [f"## {section.title}", section.body]
+        for name, draw in section.pictures:
+            draw(workdir / name)
+            parts.append(f"![{section.title}]({name})")
+    if problems:
+        parts += ["## Lines left out", "\n".join(f"- {problem}" for problem in problems)]
+    path = workdir / "RESULTS.md"
+    path.write_text("\n\n".join(parts) + "\n")
+    return path

@@ -1,0 +1,83 @@
+"""What the report says of the accuracies of finished runs, in the paper's order."""
+
+from functools import partial
+
+from experiments.config import paper
+from experiments.config.run_config import default_rho
+from experiments.reporting import curves
+from experiments.reporting.summaries import (
+    NOISE_FOOTNOTE,
+    Section,
+    commands,
+    digits_summary,
+    measured_on,
+    paper_summary,
+)
+from experiments.reporting.tables import Group, noise_table
+
+
+def sections(found: list[Group]) -> list[Section]:
+    """The digits by label noise, then Tables 1 to 3, as far as there are runs."""
+    return [*_digits(found), *_tables(found)]
+
+
+def _is_default(group: Group) -> bool:
+    """Whether a run on the digits has the method's own settings, the label noise aside."""
+    radius = default_rho("digits", group["method"])
+    return group["rho"] == radius and _is_plain(group)
+
+
+def _is_plain(group: Group) -> bool:
+    """Whether nothing but the radius is other than the method's default."""
+    return group["p"] == 2.0 and group["normalization"] != "filterwise"
+
+
+def _digits(found: list[Group]) -> list[Section]:
+    digits = [g for g in found if g["dataset"] == "digits"]
+    made = []
+    for model in sorted({g["model"] for g in digits}):
+        rows = [g for g in digits if g["model"] == model and _is_plain(g)]
+        if len({g["label_noise"] for g in rows}) > 1:
+            body = f"{noise_table(rows)}\n\n{NOISE_FOOTNOTE}"
+            made.append(Section(f"Digits, {model}, by label noise", body))
+    for noise in sorted({g["label_noise"] for g in digits}):
+        level = [g for g in digits if g["label_noise"] == noise]
+        for model in sorted({g["model"] for g in level}):
+            rows = [g for g in level if g["model"] == model]
+            defaults = [g for g in rows if _is_default(g)]
+            name = f"{100 * noise:g}% label noise"
+            tag = f"{model}_noise{100 * noise:g}"
+            pictures = []
+            if defaults:
+                pictures.append(
+                    (
+                        f"digits_{tag}.png",
+                        partial(curves.accuracy_curves, defaults, title=f"Digits, {name}"),
+                    )
+                )
+            if len(rows) > len(defaults):
+                title = f"Digits, {name}: each radius"
+                pictures.append(
+                    (f"digits_{tag}_rho.png", partial(curves.rho_curves, rows, title=title))
+                )
+            body = [digits_summary(rows), measured_on(rows), commands(rows)]
+            made.append(Section(f"Digits, {model}, {name}", "\n\n".join(body), tuple(pictures)))
+    return made
+
+
+def _tables(found: list[Group]) -> list[Section]:
+    cifar10 = [g for g in found if g["dataset"] == "cifar10"]
+    noisy_models = {g["model"] for g in cifar10 if g["label_noise"] > 0} | {paper.TABLE3_MODEL}
+    noisy = [g for g in cifar10 if g["model"] in noisy_models]
+    tables = {
+        "Table 1: CIFAR-10": [
+            g for g in cifar10 if g["label_noise"] == 0 and g["model"] != paper.TABLE3_MODEL
+        ],
+        "Table 2: CIFAR-100": [g for g in found if g["dataset"] == "cifar100"],
+        "Table 3: CIFAR-10 with label noise": noisy if any(g["label_noise"] for g in noisy) else [],
+    }
+    return [
+        Section(title, "\n\n".join([paper_summary(rows), measured_on(rows), commands(rows)]))
+        for title, rows in tables.items()
+        if rows
+    ]

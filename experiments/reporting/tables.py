@@ -1,0 +1,168 @@
+"""Markdown tables from result lines: runs that differ in their seed alone make one row."""
+
+import dataclasses
+from typing import Any
+
+from experiments.config import paper
+from experiments.config.run_config import PAPER_EPOCHS, RunConfig, default_rho
+from experiments.reporting.mean_std import format_mean_std, mean_std
+
+Record = dict[str, Any]
+_SHARED = tuple(
+    [field.name for field in dataclasses.fields(RunConfig) if field.name != "seed"]
+    + ["dataset_fingerprint"]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The runs of one configuration, seed by seed."""
+
+    runs: tuple[Record, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.runs[0][name]
+
+    @property
+    def final(self) -> list[float]:
+        return [run["test_accuracy_final"] for run in self.runs]
+
+    @property
+    def best(self) -> list[float]:
+        return [run["test_accuracy_max"] for run in self.runs]
+
+    @property
+    def wall_seconds(self) -> float:
+        return sum(run["wall_seconds"] / run.get("seeds_in_program", 1) for run in self.runs)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether this is less than the paper trained: fewer images or epochs."""
+        return self["subset"] is not None or self["epochs"] < PAPER_EPOCHS[self["method"]]
+
+
+def groups(records: list[Record]) -> list[Group]:
+    """Runs grouped by all but their seed; groups in the order of their first run."""
+    found: dict[tuple, list[Record]] = {}
+    for record in records:
+        found.setdefault(tuple(record.get(name) for name in _SHARED), []).append(record)
+    return [Group(tuple(sorted(runs, key=lambda r: r["seed"]))) for runs in found.values()]
+
+
+def by_method(found: list[Group]) -> list[Group]:
+    """The same groups: SGD, SAM, ASAM, and by rho within each."""
+    return sorted(found, key=lambda g: (paper.METHODS.index(g["method"]), g["rho"]))
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table with columns of equal width, so that it reads well as plain text, too."""
+    table = [header, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) + " |"
+        for r in table
+    ]
+    rule = "| " + " | ".join("-" * width for width in widths) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def method_name(group: Group) -> str:
+    """'ASAM', with what is not the default of that method behind it."""
+    name = paper.METHOD_NAMES[group["method"]]
+    extras = []
+    if group["method"] == "asam" and group["normalization"] != "elementwise":
+        extras.append(f"{group['normalization']}")
+    if group["p"] != 2.0:
+        extras.append(f"p = {group['p']}")
+    return f"{name} ({', '.join(extras)})" if extras else name
+
+
+def digits_table(found: list[Group]) -> str:
+    """Method, rho, accuracies: for groups of one data set and noise level."""
+    rows = [
+        [
+            method_name(group),
+            "-" if group["method"] == "sgd" else f"{group['rho']:g}",
+            str(group["epochs"]),
+            format_mean_std(group.final),
+            format_mean_std(group.best),
+            str(len(group.runs)),
+        ]
+        for group in by_method(found)
+    ]
+    header = ["method", "rho", "epochs", "final epoch, %", "best epoch, %", "runs"]
+    return markdown(header, rows)
+
+
+def noise_table(found: list[Group]) -> str:
+    """Final accuracy by label noise, each method at its own radius and at the best of a sweep."""
+    levels = sorted({group["label_noise"] for group in found})
+    rows = []
+    for noise in levels:
+        level = [g for g in found if g["label_noise"] == noise]
+        row = [f"{100 * noise:g}%"]
+        for method in paper.METHODS:
+            of_method = [g for g in level if g["method"] == method]
+            own = [g for g in of_method if g["rho"] == default_rho("digits", method)]
+            row.append(format_mean_std(own[0].final) if own else "-")
+            if method != "sgd":
+                row.append(_best_radius(of_method))
+        rows.append(row)
+    header = ["label noise", "SGD, %"]
+    for method in ("sam", "asam"):
+        name, rho = paper.METHOD_NAMES[method], default_rho("digits", method)
+        header += [f"{name}, rho {rho:g}, %", f"{name} at its best rho, %"]
+    return markdown(header, rows)
+
+
+def _best_radius(of_method: list[Group]) -> str:
+    """The group with the largest mean final accuracy, with its radius; a dash without a sweep."""
+    if len(of_method) < 2:
+        return "-"
+    best = max(of_method, key=lambda g: mean_std(g.final)[0])
+    return f"{format_mean_std(best.final)} ({best['rho']:g})"
+
+
+def paper_table(found: list[Group]) -> str:
+    """Rows of Tables 1 to 3: ours beside the paper's."""
+    rows = []
+    order = [*paper.MODEL_NAMES, paper.TABLE3_MODEL]
+
+    def place(group: Group):
+        model = group["model"]
+        known = order.index(model) if model in order else len(order)
+        return (known, model, group["label_noise"], paper.METHODS.index(group["method"]))
+
+    for group in sorted(found, key=lambda g: (*place(g), g["rho"])):
+        images = group["train_images"]
+        rows.append(
+            [
+                paper.MODEL_NAMES.get(group["model"], group["model"]),
+                f"{100 * group['label_noise']:g}%",
+                method_name(group),
+                "-" if group["method"] == "sgd" else f"{group['rho']:g}",
+                f"{images:,}",
+                str(group["epochs"]) + (" (reduced)" if group.reduced else ""),
+                format_mean_std(group.best),
+                format_mean_std(group.final),
+                str(len(group.runs)),
+                paper.format_entry(
+                    paper.entry(
+                        group["dataset"], group["model"], group["method"], group["label_noise"]
+                    )
+                ),
+            ]
+        )
+    header = [
+        "model",
+        "label noise",
+        "method",
+        "rho",
+        "images",
+        "epochs",
+        "best epoch, %",
+        "final epoch, %",
+        "runs",
+        "the paper's best, %",
+    ]
+    return markdown(header, rows)

@@ -1,0 +1,93 @@
+"""How long a list of runs will take, said before it starts."""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+
+from experiments.config.run_config import RunConfig
+from experiments.config.step_forms import EXACT, gradients_per_step
+from experiments.datasets import arrays
+from experiments.datasets.arrays import Dataset
+from experiments.training import loops, provenance
+from experiments.training.spec import hyper_of, spec_of
+
+_TIMED_STEPS = 3
+
+
+def gradients(config: RunConfig, dataset: Dataset) -> float:
+    """Gradient evaluations of one run, the unit of cost."""
+    size = len(dataset.train_labels) if config.subset is None else config.subset
+    return (
+        config.epochs
+        * (size // config.batch_size)
+        * gradients_per_step(config.method, config.variant)
+    )
+
+
+def describe(
+    configs: list[RunConfig],
+    datasets: dict[str, Dataset],
+    finished: list[dict[str, Any]],
+) -> str:
+    """The plan, a line for each network, and the time it will take."""
+    lines, total = [], 0.0
+    for key, group in _by_cost(configs).items():
+        count = sum(gradients(config, datasets[config.dataset]) for config in group)
+        seconds = _from_results(group[0], finished)
+        source = "from finished runs"
+        if seconds is None:
+            seconds = _measured(group[0], datasets[group[0].dataset])
+            source = "from a few steps"
+        total += count * seconds
+        model, batch_size, _ = key
+        lines.append(
+            f"  {model}: {len(group)} runs, {count:,.0f} gradients of batch {batch_size}, "
+            f"{seconds:.3f} s each ({source})"
+        )
+    return "\n".join(["Plan:", *lines, f"Estimated time: {duration(total)}"])
+
+
+def duration(seconds: float) -> str:
+    """'2 h 05 min', '3 min 20 s' or '40 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _by_cost(configs: list[RunConfig]) -> dict[tuple[str, int, str], list[RunConfig]]:
+    found: dict[tuple[str, int, str], list[RunConfig]] = {}
+    for config in configs:
+        found.setdefault((config.model, config.batch_size, config.dtype), []).append(config)
+    return found
+
+
+def _from_results(config: RunConfig, finished: list[dict[str, Any]]) -> float | None:
+    """Seconds a gradient in finished runs of the same network on the same device."""
+    device = provenance.device()
+    rates = [
+        record["wall_seconds"]
+        / record["seeds_in_program"]
+        / (record["epochs"] * (record["train_images"] // record["batch_size"]))
+        / gradients_per_step(record["method"], record.get("variant", EXACT))
+        for record in finished
+        if all(record[n] == getattr(config, n) for n in ("model", "batch_size", "dtype"))
+        and record["device"] == device
+    ]
+    return statistics.median(rates) if rates else None
+
+
+def _measured(config: RunConfig, dataset: Dataset) -> float:
+    """Seconds a gradient in a few steps; what is compiled for it, the run uses again."""
+    prepared = arrays.prepare(dataset, config)
+    loop = loops.HostLoop(spec_of(config, dataset), prepared, hyper_of(config, 1), [config.seed])
+    state, times = loop.init(), []
+    for _ in range(_TIMED_STEPS):
+        started = time.perf_counter()
+        state = loop.one_step(state)
+        jax.block_until_ready(state)
+        times.append(time.perf_counter() - started)
+    return min(times) / gradients_per_step(config.method, config.variant)

@@ -1,0 +1,69 @@
+"""Climbs along the last ascent's direction for as long as it still points where it should.
+
+    cosine = cos(eps of the gradient at w + eps, eps of the reused direction)
+
+Both are perturbations through T_w. Where the cosine of the step before fell below a threshold, a
+step takes a fresh gradient at w first; else it costs one gradient. How many steps climbed is known
+only afterwards, so they are counted.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class StaleState(NamedTuple):
+    """What is remembered; `cosine` starts so that the first step climbs."""
+
+    direction: Any
+    cosine: jax.Array
+    ascents: jax.Array
+
+
+def init(params: Any) -> StaleState:
+    """Nothing climbed yet."""
+    return StaleState(optax.tree.zeros_like(params), jnp.float32(-2.0), jnp.int32(0))
+
+
+def climbs(state: StaleState, threshold: jax.Array) -> jax.Array:
+    """Whether the next step takes a fresh direction."""
+    return state.cosine < threshold
+
+
+def gradient(
+    state: StaleState,
+    params: Any,
+    loss_fn: Callable[[Any], tuple[jax.Array, Any]],
+    eps_of: Callable[[Any], Any],
+    climb: bool | jax.Array,
+) -> tuple[tuple[jax.Array, Any], Any, StaleState]:
+    """((loss, aux), gradient, state), all at w + eps."""
+
+    def fresh():
+        return jax.grad(loss_fn, has_aux=True)(params)[0]
+
+    def reused():
+        return state.direction
+
+    if isinstance(climb, bool):
+        direction = fresh() if climb else reused()
+    else:
+        direction = jax.lax.cond(climb, fresh, reused)
+    eps = eps_of(direction)
+    at = jax.tree.map(jnp.add, params, eps)
+    result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at)
+    cosine = _cosine(eps_of(grads), eps)
+    return result, grads, StaleState(direction, cosine, state.ascents + jnp.int32(climb))
+
+
+def gradients_per_step(state: Any, steps: Any) -> Any:
+    """What the steps so far cost, for one seed or several; None for another form's memory."""
+    return 1 + state.ascents / steps if isinstance(state, StaleState) else None
+
+
+def _cosine(a: Any, b: Any) -> jax.Array:
+    lengths = optax.tree.norm(a) * optax.tree.norm(b)
+    return jnp.asarray(optax.tree.vdot(a, b)) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)

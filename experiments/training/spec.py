@@ -1,0 +1,104 @@
+"""What fixes a step, what it takes as arguments, and what it carries along."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.config.run_config import RunConfig
+from experiments.datasets.arrays import Dataset
+
+# The mesh axis over which the batch is cut.
+AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """What fixes a network's computation, and so its compiled evaluation."""
+
+    name: str
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: str
+    norm_axis: str | None = None  # BatchNorm averages its statistics over this mapped axis
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSpec:
+    """What fixes a step's computation: a value here costs a compilation, one in Hyper does not."""
+
+    model: ModelSpec
+    method: str
+    normalization: str
+    adapt: str
+    eta: float
+    p: float
+    nesterov: bool
+    augment: bool
+    cutout: int
+    batch_size: int
+    devices: int
+    perturb: str
+    batch_norm: str
+    variant: str
+    # Whether this step climbs, where the host decides; None: decided in the program.
+    climb: bool | None = None
+
+    @property
+    def axis_name(self) -> str | None:
+        """The mapped axis that the step averages over; None on a single device."""
+        return AXIS if self.devices > 1 else None
+
+    @property
+    def local_batch(self) -> int:
+        """Images that a device sees in a step."""
+        return self.batch_size // self.devices
+
+
+class Hyper(NamedTuple):
+    """Numbers that a compiled step takes as arguments."""
+
+    lr: jax.Array
+    momentum: jax.Array
+    weight_decay: jax.Array
+    rho: jax.Array
+    label_smoothing: jax.Array
+    weight: jax.Array  # of the form's rule of descent
+    total_steps: jax.Array
+
+
+class TrainState(NamedTuple):
+    """All that changes while training; sums run over the current epoch's first passes."""
+
+    params: Any
+    rest: Any  # BatchNorm statistics and the like
+    opt_state: Any
+    memory: Any  # of the form of ascent
+    seed: jax.Array
+    step: jax.Array
+    loss_sum: jax.Array
+    correct_sum: jax.Array
+
+
+def spec_of(config: RunConfig, dataset: Dataset) -> StepSpec:
+    """The static half of a run."""
+    model = ModelSpec(
+        name=config.model,
+        num_classes=dataset.num_classes,
+        image_shape=dataset.image_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=config.dtype,
+        norm_axis=AXIS if config.devices > 1 and config.batch_norm == "averaged" else None,
+    )
+    names = {field.name for field in dataclasses.fields(StepSpec)} - {"model", "climb"}
+    return StepSpec(model=model, **{name: getattr(config, name) for name in names})
+
+
+def hyper_of(config: RunConfig, total_steps: int) -> Hyper:
+    """The traced half of a run."""
+    values = {n: getattr(config, n) for n in Hyper._fields if n != "total_steps"}
+    return Hyper(**{n: jnp.float32(v) for n, v in (values | {"total_steps": total_steps}).items()})

@@ -1,0 +1,184 @@
+"""One training step as a pure function of (state, data, hyper-parameters), for every backend.
+
+A run is a function of its seed alone: the initial parameters, each epoch's order and each step's
+augmentation are keyed by (seed, epoch) or (seed, step), which the state carries. So a run that
+resumes from a stored state goes on exactly as if it had never stopped. On several devices each has
+its own share of the images, with an order and an augmentation of its own.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from experiments import models
+from experiments.config.step_forms import STEP_FORMS
+from experiments.datasets import augmentation
+from experiments.training import gradients, reused_direction
+from experiments.training.spec import Hyper, ModelSpec, StepSpec, TrainState
+
+# Names of the independent streams of random numbers that a seed opens.
+_INIT, _ORDER, _AUGMENT = range(3)
+
+
+def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
+    """Fresh parameters and an empty momentum; what a form remembers comes from `gradients.init`."""
+    key = _stream(seed, _INIT)
+    _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        params=params,
+        rest=rest,
+        opt_state=_base(0.0, 0.9, 0.0, nesterov=False).init(params),
+        memory=(),
+        seed=jnp.asarray(seed, jnp.uint32),
+        step=zero,
+        loss_sum=zero.astype(jnp.float32),
+        correct_sum=zero,
+    )
+
+
+def epoch_order(spec: StepSpec, seed: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
+    """The device's images in an epoch's order; the remainder that fills no batch sits out."""
+    key = _device_key(spec, jax.random.fold_in(_stream(seed, _ORDER), epoch))
+    return jax.random.permutation(key, count)[: count // spec.local_batch * spec.local_batch]
+
+
+def train_step(
+    spec: StepSpec, state: TrainState, order: jax.Array, images, labels, hyper: Hyper
+) -> tuple[TrainState, jax.Array]:
+    """One step of SGD, SAM or ASAM on the state's next batch; returns its loss, too."""
+    position = state.step % (order.shape[0] // spec.local_batch)
+    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, spec.local_batch)
+    images_BxHxWxC = _prepare(spec, images[index_B], state.seed, state.step)
+    labels_B = labels[index_B]
+    graphdef = _graphdef(spec.model, train=True)
+
+    def loss_fn(images, labels, params, rest):
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        logits = model(images).astype(jnp.float32)
+        loss = jnp.mean(_cross_entropy(logits, labels, hyper.label_smoothing))
+        _, _, new_rest = nnx.split(model, nnx.Param, ...)
+        return loss, (new_rest, _correct(logits, labels))
+
+    part = spec.local_batch // STEP_FORMS[spec.variant].part
+    (loss, (rest, correct)), grads, memory = gradients.gradient(
+        spec,
+        state,
+        hyper,
+        functools.partial(loss_fn, images_BxHxWxC, labels_B),
+        functools.partial(loss_fn, images_BxHxWxC[:part], labels_B[:part]),
+        climbs(spec, state, state.step, hyper) if spec.climb is None else spec.climb,
+    )
+    progress = state.step.astype(jnp.float32) / hyper.total_steps
+    lr = hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    base = _base(lr, hyper.momentum, hyper.weight_decay, nesterov=spec.nesterov)
+    updates, opt_state = base.update(grads, state.opt_state, state.params)
+    rest, correct = _over_devices(spec, rest, correct)
+    first = position == 0
+    new_state = TrainState(
+        params=optax.apply_updates(state.params, updates),
+        rest=rest,
+        opt_state=opt_state,
+        memory=memory,
+        seed=state.seed,
+        step=state.step + 1,
+        loss_sum=jnp.where(first, 0.0, state.loss_sum) + loss,
+        correct_sum=jnp.where(first, 0, state.correct_sum) + correct,
+    )
+    return new_state, loss
+
+
+def climbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
+    """Whether the step of that number takes a second gradient; a bool or a scalar array."""
+    form = STEP_FORMS[spec.variant]
+    if form.reuses_direction:
+        return reused_direction.climbs(state.memory, hyper.weight)
+    return form.climbs(number, hyper.total_steps)
+
+
+def evaluate(
+    spec: ModelSpec, params, rest, images, labels, *, train: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count.
+
+    With `train` BatchNorm normalises by these images' own statistics, which nobody keeps.
+    """
+    model = nnx.merge(_graphdef(spec, train=train), params, rest, copy=True)
+    inputs = augmentation.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
+    logits = model(inputs).astype(jnp.float32)
+    losses = _cross_entropy(logits, jnp.maximum(labels, 0), jnp.float32(0))
+    return jnp.sum(jnp.where(labels >= 0, losses, 0.0)), _correct(logits, labels)
+
+
+# One compilation for each spec, whoever calls.
+jitted_init = jax.jit(init, static_argnums=0)
+jitted_evaluate = jax.jit(evaluate, static_argnums=0)
+
+
+def _prepare(spec: StepSpec, images, seed, step):
+    if spec.augment:
+        key = _device_key(spec, jax.random.fold_in(_stream(seed, _AUGMENT), step))
+        images = augmentation.augment(key, images, pad=4, flip=True, cutout=spec.cutout)
+    model = spec.model
+    return augmentation.normalize(images, model.mean, model.std, jnp.dtype(model.dtype))
+
+
+def _stream(seed, name: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), name)
+
+
+def _device_key(spec: StepSpec, key: jax.Array) -> jax.Array:
+    """A key of the device's own, where there are several."""
+    if spec.axis_name is None:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(spec.axis_name))
+
+
+def _over_devices(spec: StepSpec, rest, correct):
+    """Running statistics averaged and counts summed, so that all devices carry the same state."""
+    if spec.axis_name is None:
+        return rest, correct
+
+    def average(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jax.lax.pmean(leaf, spec.axis_name) if floating else leaf
+
+    return jax.tree.map(average, rest), jax.lax.psum(correct, spec.axis_name)
+
+
+def _base(lr, momentum, weight_decay, *, nesterov: bool) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.sgd(lr, momentum=momentum, nesterov=nesterov),
+    )
+
+
+def _cross_entropy(logits, labels, smoothing):
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _correct(logits, labels):
+    return jnp.sum(jnp.argmax(logits, axis=-1).astype(jnp.int32) == labels, dtype=jnp.int32)
+
+
+def _create(spec: ModelSpec, rngs: nnx.Rngs) -> nnx.Module:
+    return models.create(
+        spec.name,
+        num_classes=spec.num_classes,
+        image_shape=spec.image_shape,
+        rngs=rngs,
+        dtype=jnp.dtype(spec.dtype),
+    )
+
+
+@functools.lru_cache
+def _graphdef(spec: ModelSpec, *, train: bool):
+    """The network's structure in one mode, without its arrays."""
+    model = nnx.eval_shape(lambda: _create(spec, nnx.Rngs(0)))
+    model.train() if train else model.eval()
+    model.set_attributes(norm_axis=spec.norm_axis, raise_if_not_found=False)
+    return nnx.split(model, nnx.Param, ...)[0]
