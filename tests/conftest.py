@@ -27,7 +27,14 @@ LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "example
 # Most of these files' time is LLVM's, on programs that run a few times or never; what they assert
 # does not depend on the last bits.
 QUICKLY_COMPILED = ("cost", "models", "benchmark", "figures", "theorem1")
-QUICKLY_COMPILED += ("sharded_loop", "communication", "landscape", "step_forms")
+QUICKLY_COMPILED += (
+    "growth",
+    "derivatives",
+    "sharded_loop",
+    "communication",
+    "landscape",
+    "step_forms",
+)
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")

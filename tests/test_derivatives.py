@@ -1,5 +1,7 @@
 """Derivatives through eps: finite, zero at a zero gradient, and right by finite differences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 import asam_jax
 
-OPERATORS = [asam_jax.identity(), asam_jax.elementwise(), asam_jax.filterwise()]
+OPERATOR = asam_jax.filterwise()  # element-wise for the dense kernel, T = 1 for the bias
 
 
 @pytest.fixture
@@ -35,9 +37,10 @@ def direction(zeros):
     return grads
 
 
-def total(grads, p, operator=OPERATORS[1], rho=0.3):
+@functools.partial(jax.jit, static_argnames="p")
+def total(grads, p):
     """A number made from all of eps."""
-    eps = asam_jax.perturbation(weights(), grads, rho=rho, operator=operator, p=p)
+    eps = asam_jax.perturbation(weights(), grads, rho=0.3, operator=OPERATOR, p=p)
     return sum(jnp.sum(jnp.sin(leaf + 1.0)) for leaf in jax.tree.leaves(eps))
 
 
@@ -54,41 +57,50 @@ def test_derivatives_agree_with_finite_differences(p, zeros, x64):
     along = jax.tree.map(lambda g: np.cos(np.arange(g.size)).reshape(g.shape), grads)
     if p > 2:
         along = jax.tree.map(lambda v, g: v * (g != 0), along, grads)
-    for operator in OPERATORS:
-        function = lambda g: total(g, p, operator)  # noqa: B023, E731
-        expected = difference(function, grads, along)
-        _, forward = jax.jvp(function, (grads,), (along,))
-        reverse = jax.grad(function)(grads)
-        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(reverse))
-        dotted = sum(
-            np.vdot(r, v) for r, v in zip(*map(jax.tree.leaves, (reverse, along)), strict=True)
-        )
-        np.testing.assert_allclose(forward, expected, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(dotted, expected, rtol=1e-5, atol=1e-7)
+
+    def function(grads):
+        return total(grads, p)
+
+    @jax.jit
+    def derivatives(grads, along):
+        return jax.jvp(function, (grads,), (along,))[1], jax.grad(function)(grads)
+
+    expected = difference(function, grads, along)
+    forward, reverse = derivatives(grads, along)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(reverse))
+    products = jax.tree.map(np.vdot, reverse, along)
+    np.testing.assert_allclose(forward, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(sum(jax.tree.leaves(products)), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_traced_order_of_two_has_the_derivative_of_a_known_one(x64):
     grads = direction(zeros=True)
     known = jax.grad(total)(grads, 2.0)
-    traced = jax.jit(jax.grad(total))(grads, 2.0)
+    traced = jax.jit(jax.grad(total.__wrapped__))(grads, 2.0)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), known, traced
     )
 
 
-@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 4.0, float("inf")])
+@pytest.mark.parametrize("p", [1.0, 2.0, 4.0, float("inf")])
 def test_at_a_zero_gradient_they_are_zero(p):
     zeros = jax.tree.map(np.zeros_like, weights())
-    for operator in OPERATORS:
-        for derivative in (jax.grad(total), jax.jacfwd(total)):
-            for leaf in jax.tree.leaves(derivative(zeros, p, operator)):
-                np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
+
+    @jax.jit
+    def derivatives(grads):
+        ones = jax.tree.map(jnp.ones_like, grads)
+        function = lambda g: total(g, p)  # noqa: E731
+        return jax.jvp(function, (grads,), (ones,))[1], jax.grad(function)(grads)
+
+    for leaf in jax.tree.leaves(derivatives(jax.tree.map(np.float32, zeros))):
+        np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
 
 
 def test_with_respect_to_weights_and_radius(x64):
     """Weights of 0 among them, whose scale |w| has no derivative and is given 0."""
     grads, w = direction(zeros=True), weights()
 
+    @jax.jit
     def function(w, rho):
         eps = asam_jax.perturbation(w, grads, rho=rho)
         return sum(jnp.sum(jnp.sin(leaf + 1.0)) for leaf in jax.tree.leaves(eps))

@@ -76,8 +76,8 @@ def test_it_is_typed_and_documented():
 
 
 # Each file of the library that names what a later one builds on, in order; the others come after.
-FIRST = ["_checks", "_dtypes", "_names", "_rules", "_filters", "_operators", "_masked"]
-FIRST += ["_reductions", "_orders", "_perturbation"]
+FIRST = ["_checks", "_dtypes", "_names", "_rules", "_layouts", "_filters"]
+FIRST += ["_operators", "_masked", "_reductions", "_orders", "_perturbation"]
 # A room imports from itself and from rooms below it: each line stands on those under it, and the
 # rooms of one line know nothing of each other.
 ROOMS = [
