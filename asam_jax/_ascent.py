@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from asam_jax._batches import repeat
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._dtypes import wide
-from asam_jax._objective import Objective
+from asam_jax._objective import Objective, no_eps
 from asam_jax._operators import identity
 from asam_jax._perturbation import perturbation
 
@@ -51,7 +51,7 @@ def _move(
     rho: Scalar,
     p: float,
     state: State,
-    loss: jax.Array,
+    rise: jax.Array,
     grads: PyTree,
 ) -> State:
     """One step towards the maximizer of the loss's linearisation.
@@ -60,11 +60,11 @@ def _move(
     nothing has to be projected. The stride, at first the whole way, shrinks after each fall of
     the loss; the ascent goes on from the lower point, since it may lead out of a local maximum.
     """
-    better = loss > state.best
+    better = rise > state.best
     best_eps = _where(better, state.eps, state.best_eps)
     best_grads = _where(better, grads, state.best_grads)
-    best = jnp.maximum(loss, state.best)  # a NaN stays
-    stride = jnp.where(loss < state.previous, _SHRINK * state.stride, state.stride)
+    best = jnp.maximum(rise, state.best)  # a NaN stays
+    stride = jnp.where(rise < state.previous, _SHRINK * state.stride, state.stride)
     idle = jnp.where(better, 0, state.idle + 1)
 
     back = idle >= _PATIENCE
@@ -74,17 +74,12 @@ def _move(
     return State(
         eps=eps,
         stride=stride,
-        previous=jnp.where(back, best, loss),
+        previous=jnp.where(back, best, rise),
         idle=jnp.where(back, 0, idle),
         best=best,
         best_eps=best_eps,
         best_grads=best_grads,
     )
-
-
-@jax.jit
-def _zeros(params: PyTree) -> PyTree:
-    return jax.tree.map(jnp.zeros_like, params)
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -108,33 +103,37 @@ def _random_corner(params: PyTree, scales: PyTree, rho: Scalar, p: float, key: j
 
 
 @jax.jit
-def _better(loss: jax.Array, eps: PyTree, best: jax.Array, best_eps: PyTree) -> tuple:
-    return jnp.maximum(loss, best), _where(loss > best, eps, best_eps)
+def _better(rise: jax.Array, eps: PyTree, best: jax.Array, best_eps: PyTree) -> tuple:
+    return jnp.maximum(rise, best), _where(rise > best, eps, best_eps)
+
+
+def _begin(eps: PyTree, rise: jax.Array, grads: PyTree) -> State:
+    return State(
+        eps=eps,
+        stride=jnp.ones((), rise.dtype),
+        previous=rise,
+        idle=jnp.full((), -1, jnp.int32),
+        best=rise,
+        best_eps=eps,
+        best_grads=grads,
+    )
 
 
 def _climb(
-    objective: Objective, region: Region, start: PyTree, steps: int
-) -> tuple[State, jax.Array, jax.Array]:
-    """The state after `steps` moves, the loss at the start and the loss where they ended."""
+    objective: Objective, region: Region, begin: State, steps: int
+) -> tuple[State, jax.Array]:
+    """The state after `steps` moves, and the rise where they ended."""
     scales, rho, p = region
 
-    def move(state: State) -> State:
-        loss, grads = objective.value_and_grad(state.eps)
-        return _move(objective.params, scales, rho, p, state, loss, grads)
+    def move(state: State, rise: jax.Array, grads: PyTree) -> State:
+        return _move(objective.params, scales, rho, p, state, rise, grads)
 
-    loss, grads = objective.value_and_grad(start)
-    state = State(
-        eps=start,
-        stride=jnp.ones((), loss.dtype),
-        previous=loss,
-        idle=jnp.full((), -1, jnp.int32),
-        best=loss,
-        best_eps=start,
-        best_grads=grads,
-    )
-    state = _move(objective.params, scales, rho, p, state, loss, grads)
-    state = repeat(steps - 1, move, state, roll=objective.roll)
-    return state, loss, objective.value(state.eps)
+    def step(state: State) -> State:
+        return move(state, *objective.rise_and_grad(state.eps))
+
+    state = move(begin, begin.best, begin.best_grads)
+    state = repeat(steps - 1, step, state, roll=objective.roll)
+    return state, objective.rise(state.eps)
 
 
 def maximize(
@@ -144,14 +143,17 @@ def maximize(
 
     One step gives the maximizer of the linearisation at w, be it above L(w) or not.
     """
-    state, base, last = _climb(objective, region, _zeros(objective.params), steps)
+    objective, rise, grads = objective.begun_with_grad()
+    at_w = _begin(no_eps(objective.params), rise, grads)
+    state, last = _climb(objective, region, at_w, steps)
     if steps == 1:
-        return state.eps, last - base
+        return state.eps, last
     best, best_eps = _better(last, state.eps, state.best, state.best_eps)
     for restart in range(restarts):
         seed = jax.random.fold_in(key, restart)
-        start = _random_corner(objective.params, region.scales, region.rho, region.p, seed)
-        state, _, last = _climb(objective, region, start, steps)
+        eps = _random_corner(objective.params, region.scales, region.rho, region.p, seed)
+        start = _begin(eps, *objective.rise_and_grad(eps))
+        state, last = _climb(objective, region, start, steps)
         best, best_eps = _better(state.best, state.best_eps, best, best_eps)
         best, best_eps = _better(last, state.eps, best, best_eps)
-    return best_eps, best - base
+    return best_eps, best

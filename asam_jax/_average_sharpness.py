@@ -6,27 +6,42 @@ import jax
 import jax.numpy as jnp
 
 from asam_jax import _checks
-from asam_jax._batches import divisor, mean_over, piece, rolled, size_of
+from asam_jax._batches import divisor, piece, rolled, size_of
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._dtypes import wide
-from asam_jax._objective import LossFn, Objective, scales_of
+from asam_jax._means import mean_over
+from asam_jax._objective import LossFn, Losses, Objective, scales_of
 from asam_jax._operators import Operator, elementwise
+
+
+# Where L(w) is measured, once for so many pairs of draws, and how far from w, in units of a draw:
+# far enough to be rounded anew, and near enough to rise by a millionth of what a draw does.
+_PAIRS_TO_ONE = 16
+_HAIR = 2.0**-10
 
 
 @jax.jit
 def _noise(
-    params: PyTree, scales: PyTree, sigma: Scalar, key: jax.Array, index: int | jax.Array
+    params: PyTree,
+    scales: PyTree,
+    sigma: Scalar,
+    part: Scalar,
+    key: jax.Array,
+    index: int | jax.Array,
 ) -> PyTree:
-    """Draw `index` of N(0, sigma^2 T_w^2), in the parameters' dtypes; odd ones negate the last."""
+    """A part of draw `index` of N(0, sigma^2 T_w^2); odd ones negate the last.
+
+    In the parameters' dtypes.
+    """
     key = jax.random.fold_in(key, index // 2)
-    negate = index % 2 == 1
+    part = jnp.where(index % 2 == 1, -part, part)
     leaves, treedef = jax.tree.flatten(params)
     eps = []
     for number, (leaf, scale) in enumerate(zip(leaves, jax.tree.leaves(scales), strict=True)):
         dtype = wide(leaf)
         draw = jax.random.normal(jax.random.fold_in(key, number), jnp.shape(leaf), dtype)
         factor = jnp.asarray(sigma).astype(dtype) * jnp.asarray(scale).astype(dtype)
-        eps.append((factor * jnp.where(negate, -draw, draw)).astype(jnp.result_type(leaf)))
+        eps.append((factor * (part.astype(dtype) * draw)).astype(jnp.result_type(leaf)))
     return jax.tree.unflatten(treedef, eps)
 
 
@@ -88,18 +103,21 @@ def average_sharpness(
       Keskar et al., 2017; Andriushchenko et al., A modern look at the relationship between
       sharpness and generalization, 2023.
     """
-    _checks.function("loss_fn", loss_fn)
+    losses = Losses(loss_fn)
     _checks.at_least("sigma", sigma, 0.0)
-    _checks.count("samples", samples, 1)
+    samples = _checks.count("samples", samples, 1)
     examples = size_of(batch)
     size = divisor("batch_size", batch_size, examples, "the batch")
     scales = scales_of(operator, params)
     roll = rolled(params, batch, sigma, key)
     pieces = functools.partial(piece, batch, size=size)
-    objective = Objective(loss_fn, params, examples // size, pieces, roll)
+    objective = Objective(losses, params, examples // size, pieces, roll).begun()
 
-    def draw(index: int | jax.Array) -> jax.Array:
-        return objective.value(_noise(params, scales, sigma, key, index))
+    def rise(index: int | jax.Array, part: float) -> jax.Array:
+        return objective.rise(_noise(params, scales, sigma, part, key, index))
 
-    base = objective.value(jax.tree.map(jnp.zeros_like, params))
-    return mean_over(samples, draw, roll=roll) - base
+    value = mean_over(samples, lambda index: rise(index, 1.0), roll=roll)
+    near = 2 * (samples // (2 * _PAIRS_TO_ONE))
+    if near and jnp.finfo(value.dtype).bits <= 32:
+        value = value - mean_over(near, lambda index: rise(index, _HAIR), roll=roll)
+    return value

@@ -1,4 +1,4 @@
-"""A batch cut along its leading axis of examples, and sums over the pieces."""
+"""A batch cut along its leading axis of examples, and loops over the pieces."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from asam_jax import _checks
 from asam_jax._checks import PyTree
+from asam_jax._programs import traced
 
 
 def size_of(batch: PyTree) -> int:
@@ -15,22 +17,27 @@ def size_of(batch: PyTree) -> int:
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(sizes) != 1 or () in sizes:
         raise ValueError(
-            "batch must hold arrays with one leading axis of examples in common, got leading "
-            f"axes {sorted(sizes)}."
+            "batch must hold arrays with one leading axis of examples in common, got "
+            + (f"leading axes {sorted(sizes)}" if sizes else "no arrays")
+            + "; numbers in a list are a leaf each: make them an array."
         )
-    return sizes.pop()[0]
+    examples = sizes.pop()[0]
+    if not examples:
+        raise ValueError("batch must hold an example at least, got arrays of none.")
+    return examples
 
 
 def divisor(name: str, size: Any, total: int, of: str) -> int:
     """`size`, or all of `total` for None; an error where it is no divisor."""
     if size is None:
         return total
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or total % size:
+    number = _checks.integer(size)
+    if number is None or number < 1 or total % number:
         raise ValueError(
             f"{name} must be a positive integer that divides {of}, got {name}={size} for {total} "
             "examples; choose a divisor or drop the remainder of the batch."
         )
-    return size
+    return number
 
 
 def piece(batch: PyTree, index: Any, size: int) -> PyTree:
@@ -51,28 +58,7 @@ def rolled(*trees: PyTree) -> bool:
     a program runs 20 to 45 times slower than outside (jax-ml/jax issue 12868): there a traced
     caller gets the loop unrolled. Without a tracer the loop is Python's, over compiled functions.
     """
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
-    return traced and jax.default_backend() != "cpu"
-
-
-@jax.jit
-def _add(a: PyTree, b: PyTree) -> PyTree:
-    return jax.tree.map(jnp.add, a, b)
-
-
-def mean_over(count: int, function: Callable[[Any], PyTree], *, roll: bool) -> PyTree:
-    """The mean of function(0), ..., function(count - 1), each a tree of floating-point arrays."""
-    if count == 1:
-        return function(0)
-    if roll:
-        shapes = jax.eval_shape(function, 0)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        total = jax.lax.fori_loop(0, count, lambda i, t: _add(t, function(i)), zeros)
-    else:
-        total = function(0)
-        for i in range(1, count):
-            total = _add(total, function(i))
-    return jax.tree.map(lambda leaf: leaf / count, total)
+    return traced(*trees) and jax.default_backend() != "cpu"
 
 
 def repeat(

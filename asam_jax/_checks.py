@@ -1,5 +1,6 @@
 """Checks of arguments: every message names the argument, the cause and the fix."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -39,11 +40,23 @@ def below(name: str, value: Any, high: float) -> None:
         raise ValueError(f"{name} must be less than {high:g}, got {value}; pass a smaller {name}.")
 
 
-def count(name: str, value: Any, low: int) -> None:
-    """Raises unless `value` is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+def integer(value: Any) -> int | None:
+    """`value` as a Python integer, of NumPy's and JAX's too; None where it is no known integer."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # a tracer's error is one, too
+        return None
+
+
+def count(name: str, value: Any, low: int) -> int:
+    """`value` as a Python integer, or an error unless it is one of at least `low`."""
+    number = integer(value)
+    if number is None or number < low:
         kind = "a positive integer" if low == 1 else f"an integer of at least {low}"
         raise ValueError(f"{name} must be {kind}, got {value!r}.")
+    return number
 
 
 def period(every: Any) -> None:
@@ -99,6 +112,28 @@ def rule(name: str, value: Any) -> None:
             f"{name} must be asam_jax.gsam_descent(alpha) or another asam_jax.Descent, "
             f"got {value!r}."
         )
+
+
+def scalar_loss(loss: Any) -> jax.Array:
+    """What loss_fn returned, as an array, or an error unless it is one floating-point number."""
+    ask = "loss_fn must return a scalar, the mean loss over the batch, got"
+    if not (isinstance(loss, (int, float, complex)) or hasattr(loss, "shape")):
+        kind = "None" if loss is None else f"a {type(loss).__name__}"
+        raise TypeError(
+            f"{ask} {kind}; return the loss alone. A loss_fn that returns (loss, aux) is wrapped: "
+            "lambda params, batch: loss_fn(params, batch)[0]."
+        )
+    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
+    if shape:
+        raise TypeError(
+            f"{ask} shape {shape} of {dtype}; take the mean over the examples: jnp.mean(losses)."
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{ask} {dtype}, which is not real floating point; return a mean, such as "
+            "jnp.mean(wrong.astype(jnp.float32)) for errors that are counted."
+        )
+    return jnp.asarray(loss)
 
 
 def no_placeholders(tree: PyTree) -> None:

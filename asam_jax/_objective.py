@@ -1,75 +1,108 @@
-"""What sharpness is a measure of: the mean of a loss over the pieces of a batch, at w + eps."""
+"""What sharpness is a measure of: by how much the mean of a loss rises from w to w + eps."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from asam_jax import _checks
-from asam_jax._batches import mean_over
 from asam_jax._checks import PyTree
 from asam_jax._dtypes import wide
+from asam_jax._means import mean_and_each, mean_over
 from asam_jax._operators import Operator
+from asam_jax._programs import Program
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
+Index = jax.typing.ArrayLike
+
+
+class Losses:
+    """A loss at w + eps on a batch, without and with its gradient, both compiled."""
+
+    def __init__(self, loss_fn: LossFn) -> None:
+        _checks.function("loss_fn", loss_fn)
+
+        def loss_at(at: PyTree, batch: PyTree) -> jax.Array:
+            loss = _checks.scalar_loss(loss_fn(at, batch))
+            return loss.astype(wide(loss))
+
+        def value(params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
+            return loss_at(jax.tree.map(jnp.add, params, eps), batch)
+
+        def value_and_grad(
+            params: PyTree, eps: PyTree, batch: PyTree
+        ) -> tuple[jax.Array, PyTree]:
+            at = jax.tree.map(jnp.add, params, eps)
+            loss, grads = jax.value_and_grad(loss_at)(at, batch)
+            return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
+
+        self.value = Program(value)
+        self.value_and_grad = Program(value_and_grad)
 
 
 class Objective(NamedTuple):
-    """The mean of loss_fn over `pieces` pieces of a batch, as a function of eps."""
+    """The rise of a loss, the mean over `pieces` pieces of a batch, as a function of eps.
 
-    loss_fn: LossFn
+    Losses are subtracted piece by piece and averaged then, since a rise can be smaller than the
+    rounding of a sum of losses. `at_w` is the loss of each piece at w.
+    """
+
+    losses: Losses
     params: PyTree
     pieces: int
-    batch: Callable[[jax.typing.ArrayLike], PyTree]
+    batch: Callable[[Index], PyTree]
     roll: bool
+    at_w: Sequence[jax.Array] = ()
 
-    def value_and_grad(self, eps: PyTree) -> tuple[jax.Array, PyTree]:
-        """Loss and gradient at w + eps."""
-        return mean_over(
-            self.pieces,
-            lambda i: _value_and_grad(self.loss_fn, self.params, eps, self.batch(i)),
-            roll=self.roll,
-        )
+    def begun(self) -> "Objective":
+        """The same with the losses at w."""
+        eps = no_eps(self.params)
 
-    def value(self, eps: PyTree) -> jax.Array:
-        """Loss at w + eps."""
-        return mean_over(
-            self.pieces,
-            lambda i: _value(self.loss_fn, self.params, eps, self.batch(i)),
-            roll=self.roll,
-        )
+        def of(i: Index) -> tuple[None, jax.Array]:
+            return None, self.losses.value(self.params, eps, self.batch(i))
+
+        return self._replace(at_w=mean_and_each(self.pieces, of, roll=self.roll)[1])
+
+    def begun_with_grad(self) -> tuple["Objective", jax.Array, PyTree]:
+        """The same with the losses at w, the rise there (0, or NaN for no number), the gradient."""
+        eps = no_eps(self.params)
+
+        def of(i: Index) -> tuple[tuple[jax.Array, PyTree], jax.Array]:
+            loss, grads = self.losses.value_and_grad(self.params, eps, self.batch(i))
+            return (loss - loss, grads), loss
+
+        (rise, grads), at_w = mean_and_each(self.pieces, of, roll=self.roll)
+        return self._replace(at_w=at_w), rise, grads
+
+    def rise(self, eps: PyTree) -> jax.Array:
+        """L(w + eps) - L(w)."""
+
+        def of(i: Index) -> jax.Array:
+            return self.losses.value(self.params, eps, self.batch(i)) - self.at_w[i]
+
+        return mean_over(self.pieces, of, roll=self.roll)
+
+    def rise_and_grad(self, eps: PyTree) -> tuple[jax.Array, PyTree]:
+        """L(w + eps) - L(w), and the gradient at w + eps."""
+
+        def of(i: Index) -> tuple[jax.Array, PyTree]:
+            loss, grads = self.losses.value_and_grad(self.params, eps, self.batch(i))
+            return loss - self.at_w[i], grads
+
+        return mean_over(self.pieces, of, roll=self.roll)
 
 
-@functools.partial(jax.jit, static_argnames="loss_fn")
-def _value(loss_fn: LossFn, params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
-    loss = loss_fn(jax.tree.map(jnp.add, params, eps), batch)
-    return loss.astype(wide(loss))
-
-
-@functools.partial(jax.jit, static_argnames="loss_fn")
-def _value_and_grad(
-    loss_fn: LossFn, params: PyTree, eps: PyTree, batch: PyTree
-) -> tuple[jax.Array, PyTree]:
-    loss, grads = jax.value_and_grad(loss_fn)(jax.tree.map(jnp.add, params, eps), batch)
-    return loss.astype(wide(loss)), jax.tree.map(lambda g: g.astype(wide(g)), grads)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(operator: Operator, params: PyTree) -> PyTree:
-    return operator(params)
+@jax.jit
+def no_eps(params: PyTree) -> PyTree:
+    """eps at w."""
+    return jax.tree.map(jnp.zeros_like, params)
 
 
 def scales_of(operator: Operator, params: PyTree) -> PyTree:
-    """T_w, taken once; compiled, unless the operator (eta an array, say) is no key for a cache."""
+    """T_w, taken once for a measure."""
     _checks.function("operator", operator)
     _checks.floating("params", params)
-    try:
-        hash(operator)
-    except TypeError:
-        scales = operator(params)
-    else:
-        scales = _compiled(operator, params)
+    scales = Program(operator)(params)
     _checks.scales(params, scales)
     return scales

@@ -1,15 +1,15 @@
 """Adaptive sharpness of a loss, Equation 4, and the perturbation that attains it."""
 
-import functools
-
 import jax
 
 from asam_jax import _checks
 from asam_jax._ascent import Region, maximize
-from asam_jax._batches import divisor, mean_over, piece, rolled, size_of
+from asam_jax._batches import divisor, piece, rolled, size_of
 from asam_jax._checks import PyTree, Scalar
-from asam_jax._objective import LossFn, Objective, scales_of
+from asam_jax._means import mean_over
+from asam_jax._objective import LossFn, Losses, Objective, scales_of
 from asam_jax._operators import Operator, elementwise
+from asam_jax._programs import Program
 
 
 def _key(key: jax.Array | None) -> jax.Array:
@@ -23,14 +23,15 @@ def _region(params: PyTree, rho: Scalar, operator: Operator, p: float) -> Region
     return Region(scales_of(operator, params), rho, float(p))
 
 
-@functools.partial(jax.jit, static_argnames=("loss_fn", "p"))
-def _one_step(
-    loss_fn: LossFn, params: PyTree, scales: PyTree, batch: PyTree, rho: Scalar, p: float
-) -> jax.Array:
+def _one_step(losses: Losses, p: float) -> Program:
     """One step on one piece as a single program: a gradient and a loss, one dispatch."""
-    objective = Objective(loss_fn, params, 1, lambda _: batch, roll=False)
-    region, key = Region(scales, rho, p), jax.random.key(0)
-    return maximize(objective, region, steps=1, restarts=0, key=key)[1]
+
+    def rise(params: PyTree, scales: PyTree, batch: PyTree, rho: Scalar) -> jax.Array:
+        objective = Objective(losses, params, 1, lambda _: batch, roll=False)
+        region, key = Region(scales, rho, p), jax.random.key(0)
+        return maximize(objective, region, steps=1, restarts=0, key=key)[1]
+
+    return Program(rise)
 
 
 def maximizer(
@@ -70,12 +71,12 @@ def maximizer(
     References:
       Kwon et al., ASAM, 2021, Figure 1.
     """
-    _checks.function("loss_fn", loss_fn)
-    _checks.count("steps", steps, 1)
-    _checks.count("restarts", restarts, 0)
+    losses = Losses(loss_fn)
+    steps = _checks.count("steps", steps, 1)
+    restarts = _checks.count("restarts", restarts, 0)
     region = _region(params, rho, operator, p)
     roll = rolled(params, batch, rho)
-    objective = Objective(loss_fn, params, 1, lambda _: batch, roll)
+    objective = Objective(losses, params, 1, lambda _: batch, roll)
     return maximize(objective, region, steps=steps, restarts=restarts, key=_key(key))
 
 
@@ -154,22 +155,23 @@ def sharpness(
       Kwon et al., ASAM, 2021, Equation 4 and Appendix B; Foret et al., SAM, 2020 (m-sharpness);
       Croce and Hein, 2020 (APGD, whose maxima the ascent is tested against).
     """
-    _checks.function("loss_fn", loss_fn)
-    _checks.count("steps", steps, 1)
-    _checks.count("restarts", restarts, 0)
+    losses = Losses(loss_fn)
+    steps = _checks.count("steps", steps, 1)
+    restarts = _checks.count("restarts", restarts, 0)
     examples = size_of(batch)
     m = divisor("m", m, examples, "the batch")
     size = divisor("batch_size", batch_size, m, "the group")
     region = _region(params, rho, operator, p)
     pieces, roll = m // size, rolled(params, batch, rho)
+    one_step = _one_step(losses, region.p)
 
     def group(index: jax.typing.ArrayLike) -> jax.Array:
         def batch_of(i: jax.typing.ArrayLike) -> PyTree:
             return piece(batch, index * pieces + i, size)
 
         if steps == pieces == 1:
-            return _one_step(loss_fn, params, region.scales, batch_of(0), rho, region.p)
-        objective = Objective(loss_fn, params, pieces, batch_of, roll)
+            return one_step(params, region.scales, batch_of(0), rho)
+        objective = Objective(losses, params, pieces, batch_of, roll)
         seed = jax.random.fold_in(_key(key), index)
         return maximize(objective, region, steps=steps, restarts=restarts, key=seed)[1]
 
