@@ -23,7 +23,8 @@ def asam(
     """ASAM: `optax.chain(sharpness_aware(rho, operator=elementwise(eta)), base)`.
 
     Args:
-      base: the optimizer that takes the step; weight decay belongs into it.
+      base: the optimizer that takes the step; weight decay belongs into it. It may be
+        `optax.lbfgs()` or another line search, from which `grad_fn` and `climb` are kept.
       rho: the radius or a schedule of it. The authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
       eta: stability of the element-wise scales |w| + eta; at least 0.
       p: the order of the region's norm, from 1 to infinity.
@@ -70,7 +71,8 @@ def sam(
     """SAM: `optax.chain(sharpness_aware(rho, operator=identity()), base)`.
 
     Args:
-      base: the optimizer that takes the step; weight decay belongs into it.
+      base: the optimizer that takes the step; weight decay belongs into it. It may be
+        `optax.lbfgs()` or another line search, from which `grad_fn` and `climb` are kept.
       rho: the radius or a schedule of it, in the parameters' units.
       p: the order of the region's norm, from 1 to infinity.
       axis_name: see `sharpness_aware`.

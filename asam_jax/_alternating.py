@@ -78,7 +78,8 @@ def alternating(
       update go to base, but for `grad_fn` and `climb`.
 
     Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete), or if update gets no params.
+      ValueError: if rho < 0 or p < 1 (where concrete; of a schedule in init), or if update gets
+        no params.
       TypeError: if base is not an optax transformation.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax

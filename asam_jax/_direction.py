@@ -19,7 +19,9 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
         m = decay * m + (1 - decay) * g
         direction = g - sigma * m
 
-    where m estimates the gradient of the whole training set. For `sharpness_aware(ascent=...)`.
+    where m, from 0, estimates the gradient of the whole training set. For
+    `sharpness_aware(ascent=...)`. This is the paper's form; the published code takes away the m of
+    the previous steps, and its sigma corresponds to sigma / (decay + sigma (1 - decay)) here.
 
     Args:
       sigma: how much of m is taken away, at least 0; may be traced. 0 is ASAM.

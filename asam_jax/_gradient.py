@@ -69,8 +69,8 @@ def value_and_grad(
         value and auxiliary output come from fun's only pass, the one at w + eps.
 
     Returns:
-      A function with fun's arguments that returns `(value, grad)`, or `((value, aux), grad)`;
-      grad has the structure, shapes and dtypes of params.
+      A function with fun's arguments, params by position, that returns `(value, grad)`, or
+      `((value, aux), grad)`; grad has the structure, shapes and dtypes of params.
 
     Raises:
       ValueError: if rho < 0 or p < 1 (where concrete), if an axis is not mapped, or if

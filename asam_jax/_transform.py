@@ -56,7 +56,8 @@ def sharpness_aware(
 
     The first link of a chain: gradient clipping, weight decay and the base optimizer come after
     it, so that they act on the gradient at w + eps. `update` takes the keyword `grad_fn`, a
-    function from parameters to gradients at the same mini-batch and with the same dropout key:
+    function from parameters to gradients at the same mini-batch and with the same dropout key
+    (in the containers of grads, or the same leaves in others, as nnx.grad has them):
 
         tx = optax.chain(
             asam_jax.sharpness_aware(0.5), optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9)
@@ -76,7 +77,7 @@ def sharpness_aware(
     Args:
       rho: the radius, a scalar of at least 0, or an optax schedule (update count -> radius). With
         0 as a Python number (and no axis_name) the gradient passes unchanged and no second one
-        is taken.
+        is taken. Where a schedule falls below 0 unseen, eps points downhill: nothing is clamped.
       operator: T_w, a function from params to scales; None for `elementwise()`. (Under
         `optax.inject_hyperparams`, which takes callables for schedules, name it in
         `static_args=("operator",)`.)
@@ -85,10 +86,11 @@ def sharpness_aware(
       perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
         first. None: each device has its own eps; equal to axis_name: one eps for all.
       every: climb at every so many steps, a positive integer or an optax schedule (update count
-        -> integer); between, descend along the gradient at w and take no second one
-        (`jax.lax.cond`). The keyword `climb` of update overrules it: an array chooses while
-        running, True or False while tracing, which spares the condition. XLA's convolutions on a
-        CPU are some 30 times slower inside one: there call a step jitted for each of the two.
+        -> integer, below 1 not at all); between, descend along the gradient at w and take no
+        second one (`jax.lax.cond`). The keyword `climb` of update overrules it: a traced boolean
+        chooses while running, one with a value while tracing, which spares the condition. XLA's
+        convolutions on a CPU are some 30 times slower inside one: there call a step jitted for
+        each of the two.
       ascent: a transformation of the gradient into the direction that eps is made from, used at
         the steps that climb: `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady the gradient
         of a small part of the mini-batch. Where each device has its own eps, so has this state.
@@ -101,8 +103,9 @@ def sharpness_aware(
       descent keep. Other keyword arguments of update are ignored, and a chain hands them on.
 
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1 (where concrete); in update, if grad_fn or params
-        is missing, if structures or shapes differ, or if an axis is not mapped.
+      ValueError: if rho < 0, p < 1 or every < 1 (where concrete; of a schedule of rho in init, its
+        start, and the end of optax's own); in update, if grad_fn or params is missing, if
+        structures or shapes differ, or if an axis is not mapped.
       TypeError: if grad_fn returns gradients of another dtype.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
