@@ -69,6 +69,8 @@ def _move(
 
     back = idle >= _PATIENCE
     eps, grads = _where(back, (best_eps, best_grads), (state.eps, grads))
+    # What does not move has no say: the gradient of a frozen leaf may be no number.
+    grads = jax.tree.map(lambda g, t: jnp.where(t == 0, jnp.zeros_like(g), g), grads, scales)
     corner = perturbation(params, grads, rho=rho, operator=lambda _: scales, p=p)
     eps = jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, corner)
     return State(

@@ -10,9 +10,8 @@ from asam_jax._batches import divisor, piece, rolled, size_of
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._dtypes import wide
 from asam_jax._means import mean_over
-from asam_jax._objective import LossFn, Losses, Objective, scales_of
+from asam_jax._objective import Losses, LossFn, Objective, scales_of
 from asam_jax._operators import Operator, elementwise
-
 
 # Where L(w) is measured, once for so many pairs of draws, and how far from w, in units of a draw:
 # far enough to be rounded anew, and near enough to rise by a millionth of what a draw does.

@@ -30,9 +30,7 @@ class Losses:
         def value(params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
             return loss_at(jax.tree.map(jnp.add, params, eps), batch)
 
-        def value_and_grad(
-            params: PyTree, eps: PyTree, batch: PyTree
-        ) -> tuple[jax.Array, PyTree]:
+        def value_and_grad(params: PyTree, eps: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
             at = jax.tree.map(jnp.add, params, eps)
             loss, grads = jax.value_and_grad(loss_at)(at, batch)
             return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
@@ -95,7 +93,7 @@ class Objective(NamedTuple):
 
 @jax.jit
 def no_eps(params: PyTree) -> PyTree:
-    """eps at w."""
+    """Eps at w."""
     return jax.tree.map(jnp.zeros_like, params)
 
 

@@ -7,7 +7,7 @@ from asam_jax._ascent import Region, maximize
 from asam_jax._batches import divisor, piece, rolled, size_of
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._means import mean_over
-from asam_jax._objective import LossFn, Losses, Objective, scales_of
+from asam_jax._objective import Losses, LossFn, Objective, scales_of
 from asam_jax._operators import Operator, elementwise
 from asam_jax._programs import Program
 
