@@ -33,6 +33,7 @@ def _noise(
     In the parameters' dtypes.
     """
     key = jax.random.fold_in(key, index // 2)
+    part = jnp.asarray(part)
     part = jnp.where(index % 2 == 1, -part, part)
     leaves, treedef = jax.tree.flatten(params)
     eps = []

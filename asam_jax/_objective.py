@@ -1,7 +1,7 @@
 """What sharpness is a measure of: by how much the mean of a loss rises from w to w + eps."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,8 @@ class Objective(NamedTuple):
     """The rise of a loss, the mean over `pieces` pieces of a batch, as a function of eps.
 
     Losses are subtracted piece by piece and averaged then, since a rise can be smaller than the
-    rounding of a sum of losses. `at_w` is the loss of each piece at w.
+    rounding of a sum of losses. `at_w` is the loss of each piece at w, a
+    list of scalars, or an array where the loop is one of the program.
     """
 
     losses: Losses
@@ -51,7 +52,7 @@ class Objective(NamedTuple):
     pieces: int
     batch: Callable[[Index], PyTree]
     roll: bool
-    at_w: Sequence[jax.Array] = ()
+    at_w: Any = ()
 
     def begun(self) -> "Objective":
         """The same with the losses at w."""

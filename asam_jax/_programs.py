@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
-from jax.core import Tracer
+from jax.core import Tracer, eval_jaxpr
 
 from asam_jax._checks import PyTree
 from asam_jax._jaxprs import key_of
@@ -44,7 +44,7 @@ class _Form:
 
 @functools.lru_cache(maxsize=_KEPT)
 def _compiled(form: _Form) -> Callable[..., list[jax.Array]]:
-    return jax.jit(lambda consts, leaves: jax.core.eval_jaxpr(form.jaxpr, consts, *leaves))
+    return jax.jit(lambda consts, leaves: eval_jaxpr(form.jaxpr, consts, *leaves))
 
 
 class Program:
@@ -66,7 +66,7 @@ class Program:
 
     def __call__(self, *args: PyTree) -> PyTree:
         """The function's result."""
-        if traced(args) or jax.config.jax_disable_jit:
+        if traced(args) or jax.config.read("jax_disable_jit"):
             return self._function(*args)
         if self._run is None:
             self._run = self._prepared(args)

@@ -1,4 +1,4 @@
-"""The commands that measure: `benchmark step`, `benchmark sharpness` and `benchmark pareto`."""
+"""The commands that measure: `benchmark step`, `leaves`, `sharpness` and `pareto`."""
 
 from typing import Annotated
 
@@ -27,6 +27,21 @@ def benchmark_step(
     from experiments.benchmarks import step_cost
 
     step_cost.run(workdir, model, batch_size, dtype, repeats, torch)
+
+
+@app.command("leaves")
+def benchmark_leaves(
+    leaves: Annotated[
+        str, typer.Option(help="Numbers of parameter arrays, with commas between.")
+    ] = "25,50,100,200,400,800,1600",
+    repeats: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 10,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints what a step costs to compile and to run as the parameter arrays get more."""
+    from experiments.benchmarks import leaves_cost
+
+    numbers = options.levels(leaves, "leaves") or []
+    leaves_cost.run(workdir, [int(number) for number in numbers], repeats)
 
 
 @app.command("sharpness")
