@@ -49,7 +49,9 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
     ema = optax.ema(decay, debias=False)  # pyright: ignore[reportArgumentType]
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
-        mean, state = ema.update(updates, state, params)
+        # The average keeps its dtype, be the gradient's narrower or wider.
+        grads = jax.tree.map(lambda g, m: jnp.asarray(g, m.dtype), updates, state.ema)
+        mean, state = ema.update(grads, state, params)
         return _vectors.plus(updates, -jnp.asarray(sigma), mean), state
 
     return optax.GradientTransformation(ema.init, update)
