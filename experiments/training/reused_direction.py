@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 
-class StaleState(NamedTuple):
+class ReusedDirection(NamedTuple):
     """What is remembered; `cosine` starts so that the first step climbs."""
 
     direction: Any
@@ -23,23 +23,23 @@ class StaleState(NamedTuple):
     ascents: jax.Array
 
 
-def init(params: Any) -> StaleState:
+def init(params: Any) -> ReusedDirection:
     """Nothing climbed yet."""
-    return StaleState(optax.tree.zeros_like(params), jnp.float32(-2.0), jnp.int32(0))
+    return ReusedDirection(optax.tree.zeros_like(params), jnp.float32(-2.0), jnp.int32(0))
 
 
-def climbs(state: StaleState, threshold: jax.Array) -> jax.Array:
+def climbs(state: ReusedDirection, threshold: jax.Array) -> jax.Array:
     """Whether the next step takes a fresh direction."""
     return state.cosine < threshold
 
 
 def gradient(
-    state: StaleState,
+    state: ReusedDirection,
     params: Any,
     loss_fn: Callable[[Any], tuple[jax.Array, Any]],
     eps_of: Callable[[Any], Any],
     climb: bool | jax.Array,
-) -> tuple[tuple[jax.Array, Any], Any, StaleState]:
+) -> tuple[tuple[jax.Array, Any], Any, ReusedDirection]:
     """((loss, aux), gradient, state), all at w + eps."""
 
     def fresh():
@@ -56,12 +56,12 @@ def gradient(
     at = jax.tree.map(jnp.add, params, eps)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at)
     cosine = _cosine(eps_of(grads), eps)
-    return result, grads, StaleState(direction, cosine, state.ascents + jnp.int32(climb))
+    return result, grads, ReusedDirection(direction, cosine, state.ascents + jnp.int32(climb))
 
 
 def gradients_per_step(state: Any, steps: Any) -> Any:
     """What the steps so far cost, for one seed or several; None for another form's memory."""
-    return 1 + state.ascents / steps if isinstance(state, StaleState) else None
+    return 1 + state.ascents / steps if isinstance(state, ReusedDirection) else None
 
 
 def _cosine(a: Any, b: Any) -> jax.Array:
