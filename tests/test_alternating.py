@@ -176,7 +176,7 @@ def test_narrow_gradients_of_float32_parameters_lose_no_steps(dtype):
         updates, state = tx.update(grads, state, w)
         return optax.apply_updates(w, updates), state, updates
 
-    got = jnp.asarray(START, jnp.float32)
+    got = updates = jnp.asarray(START, jnp.float32)
     state = tx.init(got)
     for _ in range(200):
         got, state, updates = step(got, state)

@@ -1,11 +1,15 @@
 """`benchmark step`: what it counts, and what it says without PyTorch."""
 
+import json
 import sys
 
+import chex
 import jax
+import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks import sharpness_cost, step_cost, torch_step
+import asam_jax
+from experiments.benchmarks import leaves_cost, sharpness_cost, step_cost, torch_step
 from experiments.config.errors import ConfigError
 from experiments.config.step_forms import STEP_FORMS
 
@@ -67,6 +71,27 @@ def test_sharpness_is_timed_beside_its_floor():
     assert "mlp on 32 images in groups of 8" in sharpness_cost.describe(record)
     with pytest.raises(ConfigError, match="m=5 does not divide the 32 images"):
         sharpness_cost.measure("mlp", 32, 5, repeats=1)
+
+
+def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
+    leaves_cost.run(tmp_path, [3], repeats=1)
+    (section,) = leaves_cost.sections(tmp_path)
+    text = (tmp_path / "benchmark_leaves.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["form"] for line in lines] == list(leaves_cost.NAMES)
+    assert all(line["leaves"] == 3 and line["hlo_instructions"] > 0 for line in lines)
+    assert "| 3      | optax.contrib.sam |" in section.body
+    name, draw = section.pictures[0]
+    draw(tmp_path / name)
+    assert (tmp_path / name).stat().st_size > 10_000
+    with pytest.raises(ConfigError, match="--leaves must be positive"):
+        leaves_cost.run(tmp_path, [0], repeats=1)
+
+
+def test_the_plain_formulas_gradient_is_the_links():
+    params, x = leaves_cost.network(3), jnp.ones((2, leaves_cost.WIDTH))
+    expected = asam_jax.value_and_grad(leaves_cost.loss, rho=leaves_cost.RHO)(params, x)[1]
+    chex.assert_trees_all_close(leaves_cost._plain(params, x), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_without_pytorch_the_error_says_what_to_do(monkeypatch):

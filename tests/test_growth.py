@@ -38,7 +38,7 @@ def compiled(function, *arguments):
 
 def executed(text):
     """The instructions of the entry computation: parameters, and the kernels that run."""
-    entry = re.search(r"^ENTRY .*?^}", text, re.MULTILINE | re.DOTALL).group()
+    entry = text[text.index("\nENTRY ") :].split("\n}", 1)[0]
     return len(re.findall(r"^\s+(?:ROOT )?%?\S+ = ", entry, re.MULTILINE))
 
 

@@ -159,7 +159,7 @@ def test_a_climb_with_a_value_takes_one_branch(climb):
     )
     assert len(calls) == bool(climb)
     expected = after_steps(W) if climb else W - LR * gradient(W)
-    np.testing.assert_allclose(W - LR * updates, expected, rtol=1e-6)
+    np.testing.assert_allclose(W - LR * np.asarray(updates), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("climb", ["no", [True], np.array([True])])
