@@ -66,7 +66,7 @@ class Program:
 
     def __call__(self, *args: PyTree) -> PyTree:
         """The function's result."""
-        if traced(args) or jax.config.read("jax_disable_jit"):
+        if traced(args) or jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return self._function(*args)
         if self._run is None:
             self._run = self._prepared(args)
