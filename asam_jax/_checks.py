@@ -163,9 +163,12 @@ def floating(name: str, tree: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         where = f"{name}{jax.tree_util.keystr(path)}"
         try:
-            dtype = jnp.result_type(leaf)
+            # Names of dtypes and dtypes themselves would pass for arrays of their kind.
+            dtype = None if isinstance(leaf, (str, type, np.dtype)) else jnp.result_type(leaf)
         except TypeError:
-            raise TypeError(f"{where} is {leaf!r}, which is no array{_ARRAYS_ALONE}") from None
+            dtype = None
+        if dtype is None:
+            raise TypeError(f"{where} is {leaf!r}, which is no array{_ARRAYS_ALONE}")
         if jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(f"{where} has dtype {dtype}{_TWO_LEAVES}")
         if not jnp.issubdtype(dtype, jnp.floating):

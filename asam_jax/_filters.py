@@ -22,7 +22,8 @@ _TABLE |= {"embeddings", "token", "tokens", "table", "scale", "gamma"}
 _DENSE = {"dense", "linear", "general", "einsum"}
 _EXPERTS = {"expert", "experts", "moe"}
 _ATTENTION = {"attention", "attn", "mha", "mhsa"}
-_PROJECTION = {"query", "key", "value", "q", "k", "v", "qkv", "kv"}
+_PROJECTION = {"query", "key", "value", "out", "q", "k", "v", "o", "qkv", "kv"}
+_KERAS_DEPTHWISE = re.compile(r"depthwise_conv\dd(_\d+)?")
 _HAIKU_TRANSPOSED = re.compile(r"conv(\d_|_n)d_transpose(_\d+)?")
 
 
@@ -65,18 +66,18 @@ def flax_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     - of three axes (the kernels of one-dimensional convolutions, of attention and of stacked
       dense layers look alike): a leaf that is named as kernels are, `kernel`, `w` or `weight`
       (with a number or further words) or by a word that begins with `conv`, unless its own name
-      or its module's is query, key, value, q, k, v, qkv or kv, or a name on the path attention,
-      attn, mha or mhsa; and one without any name on its path;
+      or its module's says query, key, value, out, q, k, v, o, qkv or kv, or a name on the path
+      attention, attn, mha or mhsa; and one without any name on its path;
     - and of any number of axes, not a kernel of a module named dense, linear, general, einsum or
       norm, or below one named expert or moe.
 
     Where the own name or the module's begins a word with `conv`, that decides. Names are taken by
     their words: `pos_embedding`, `DenseGeneral_0`, `MultiHeadDotProductAttention_1`.
 
-    Two layers have axes of their own, by the names that they get by themselves: in `w` of Haiku's
-    transposed convolutions (`conv2_d_transpose`) the outputs are last but one, and each place of
-    Linen's `ConvLocal` has its own filters. (In Keras' `depthwise_kernel` the last two axes
-    together number the outputs.) That `nnx.ConvTranspose(transpose_kernel=True)` has its outputs
+    Some layers have axes of their own, by the names that they get by themselves: in `w` of Haiku's
+    transposed convolutions (`conv2_d_transpose`) the outputs are last but one, each place of
+    Linen's `ConvLocal` has its own filters, and the last two axes of Keras' depthwise kernels
+    number the outputs together. That `nnx.ConvTranspose(transpose_kernel=True)` has its outputs
     last but one, and what another name hides, no rule can see: give `filterwise` one of your own
     that hands the rest to this one. It warns where the bias next to a kernel has not one entry
     for each filter.
@@ -102,7 +103,7 @@ def flax_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
         return None
     axes, on_path = tuple(range(len(np.shape(leaf)))), names(path)
     own, module = "".join(on_path[-1:]), "".join(on_path[-2:-1])
-    if own == "depthwise_kernel":
+    if own == "depthwise_kernel" or _KERAS_DEPTHWISE.fullmatch(module):
         return axes[:-2]
     if module.startswith("ConvLocal"):
         return axes[-2:-1]

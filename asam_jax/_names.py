@@ -8,7 +8,8 @@ import jax
 KeyPath = tuple[Any, ...]
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_VARIABLE = jax.tree_util.GetAttrKey("value")  # nnx.Param, and Linen's boxes for metadata
+# nnx.Param, Linen's boxes for metadata, Penzai's parameters; and Penzai's named arrays
+_WRAPPERS = tuple(map(jax.tree_util.GetAttrKey, ("value", "data_array")))
 _COMPLEX = ("real", "imag", "imaginary")  # a complex parameter kept as two leaves
 
 
@@ -19,7 +20,7 @@ def address(path: KeyPath) -> tuple[str, ...]:
     address whether it is wrapped (`nnx.state`) or not (`nnx.to_pure_dict`).
     """
     keys = list(path)
-    while len(keys) > 1 and (keys[-1] == _VARIABLE or _name(keys[-1]) in _COMPLEX):
+    while len(keys) > 1 and (keys[-1] in _WRAPPERS or _name(keys[-1]) in _COMPLEX):
         keys.pop()
     pieces: list[str] = []
     for name in map(_name, keys):

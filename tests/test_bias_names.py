@@ -60,9 +60,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_names(wrapped):
-    value = (jax.tree_util.GetAttrKey("value"),) if wrapped else ()
+@pytest.mark.parametrize("wrappers", [(), ("value",), ("value", "data_array"), ("real",)])
+def test_names(wrappers):
+    value = tuple(map(jax.tree_util.GetAttrKey, wrappers))
     wrong = [
         (path, shape)
         for path, shape, scaled in CASES

@@ -138,7 +138,9 @@ FILTERS = [
     (("embedding",), (8, 9, 6), False),
     (("MultiHeadDotProductAttention_0", "query", "kernel"), (6, 2, 3), False),
     (("MultiHeadDotProductAttention_0", "out", "kernel"), (2, 3, 6), False),
-    (("attn", "out", "kernel"), (2, 3, 6), False),
+    (("attn", "proj", "kernel"), (2, 3, 6), False),
+    (("sa", "out", "kernel"), (2, 3, 6), False),
+    (("out_conv", "kernel"), (2, 3, 6), True),
     (("qkv", "kernel"), (6, 2, 9), False),
     (("DenseGeneral_0", "kernel"), (6, 3, 2, 3), False),
     (("Dense_0", "kernel"), (3, 4, 6), False),
@@ -169,6 +171,7 @@ def test_layers_with_axes_of_their_own():
     axes = asam_jax.flax_filter_axes
     leaf = functools.partial(np.zeros, dtype=np.float32)
     assert axes(keys(("sepconv", "depthwise_kernel")), leaf((3, 3, 4, 2))) == (0, 1)
+    assert axes(keys(("depthwise_conv2d_1", "kernel")), leaf((3, 3, 4, 2))) == (0, 1)
     assert axes(keys(("ConvLocal_0", "kernel")), leaf((6, 6, 36, 6))) == (2,)
     for name in ("conv1_d_transpose_1", "net/~/conv_nd_transpose"):
         assert axes(keys((name, "w")), leaf((3, 6, 4))) == (0, 2)

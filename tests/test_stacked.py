@@ -113,6 +113,7 @@ WRONG = {
     "stack of dense layers": {"kernel": (3, 4, 8), "bias": (3, 8)},
     "transposed": {"w": (3, 3, 8, 4), "b": (8,)},
     "heads": {"kernel": (8, 2, 3), "bias": (2, 3)},
+    "several outputs for each input": {"kernel": (3, 3, 4, 2), "bias": (8,)},
     "layout of Equinox": {"weight": (8, 4, 3, 3), "bias": (8, 1, 1)},
 }
 RIGHT = {
