@@ -114,28 +114,6 @@ def rule(name: str, value: Any) -> None:
         )
 
 
-def scalar_loss(loss: Any) -> jax.Array:
-    """What loss_fn returned, as an array, or an error unless it is one floating-point number."""
-    ask = "loss_fn must return a scalar, the mean loss over the batch, got"
-    if not (isinstance(loss, (int, float, complex)) or hasattr(loss, "shape")):
-        kind = "None" if loss is None else f"a {type(loss).__name__}"
-        raise TypeError(
-            f"{ask} {kind}; return the loss alone. A loss_fn that returns (loss, aux) is wrapped: "
-            "lambda params, batch: loss_fn(params, batch)[0]."
-        )
-    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
-    if shape:
-        raise TypeError(
-            f"{ask} shape {shape} of {dtype}; take the mean over the examples: jnp.mean(losses)."
-        )
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"{ask} {dtype}, which is not real floating point; return a mean, such as "
-            "jnp.mean(wrong.astype(jnp.float32)) for errors that are counted."
-        )
-    return jnp.asarray(loss)
-
-
 def no_placeholders(tree: PyTree) -> None:
     """Raises where optax.masked or optax.partition has replaced leaves by placeholders."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))

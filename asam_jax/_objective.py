@@ -17,6 +17,28 @@ LossFn = Callable[[PyTree, PyTree], jax.Array]
 Index = jax.typing.ArrayLike
 
 
+def _scalar(loss: Any) -> jax.Array:
+    """What loss_fn returned, as an array, or an error unless it is one floating-point number."""
+    ask = "loss_fn must return a scalar, the mean loss over the batch, got"
+    if not (isinstance(loss, (int, float, complex)) or hasattr(loss, "shape")):
+        kind = "None" if loss is None else f"a {type(loss).__name__}"
+        raise TypeError(
+            f"{ask} {kind}; return the loss alone. A loss_fn that returns (loss, aux) is wrapped: "
+            "lambda params, batch: loss_fn(params, batch)[0]."
+        )
+    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
+    if shape:
+        raise TypeError(
+            f"{ask} shape {shape} of {dtype}; take the mean over the examples: jnp.mean(losses)."
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{ask} {dtype}, which is not real floating point; return a mean, such as "
+            "jnp.mean(wrong.astype(jnp.float32)) for errors that are counted."
+        )
+    return jnp.asarray(loss)
+
+
 class Losses:
     """A loss at w + eps on a batch, without and with its gradient, both compiled."""
 
@@ -24,7 +46,7 @@ class Losses:
         _checks.function("loss_fn", loss_fn)
 
         def loss_at(at: PyTree, batch: PyTree) -> jax.Array:
-            loss = _checks.scalar_loss(loss_fn(at, batch))
+            loss = _scalar(loss_fn(at, batch))
             return loss.astype(wide(loss))
 
         def value(params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:

@@ -100,9 +100,12 @@ def perturbation(
         if pair is None:
             return jnp.zeros_like(w)
         eps = order.leaf(pair, scale.astype(dtype)) * jnp.asarray(rho).astype(dtype)
-        # A division comes last: XLA copies what is cheap into all that read it, but no division,
-        # so that the eps of a bias is computed once and not in each of its layer's fusions.
-        return (eps / norm.astype(dtype)).astype(jnp.result_type(w))
+        # XLA copies what is cheap into all that read it, but no division: so the eps of a vector
+        # is computed once and not in each fusion of its layer. That of a kernel, which is read as
+        # a whole, is never kept beside w + eps.
+        vector = jnp.ndim(w) < 2
+        eps = eps / norm.astype(dtype) if vector else eps * (1 / norm).astype(dtype)
+        return eps.astype(jnp.result_type(w))
 
     eps = map(leaf, leaves, pairs(operator(params), grads), dtypes)
     return jax.tree.unflatten(treedef, eps)

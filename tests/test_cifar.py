@@ -165,7 +165,7 @@ def test_the_real_images():
 def test_a_second_start_loads_no_tensorflow_datasets():
     arrays.load("cifar10")
     code = (
-        "import sys; from experiments import data; data.load('cifar10');"
+        "import sys; from experiments.datasets import arrays; arrays.load('cifar10');"
         "assert 'tensorflow_datasets' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -87,7 +87,8 @@ def test_a_module_of_booleans_is_a_tree_although_it_can_be_called():
     for mask in (Last(0.5)(params), Last(0.5), jax.tree.map(lambda _: False, model)):
         scales = asam_jax.masked(asam_jax.elementwise(0.5), mask)(params)
         trains = 0.0 if isinstance(mask, type(model)) and not mask.layers[-1].weight else 2.5
-        np.testing.assert_array_equal(scales.layers[-1].weight, np.full((1, 4), trains))
+        scale = np.broadcast_to(scales.layers[-1].weight, (1, 4))
+        np.testing.assert_array_equal(scale, np.full((1, 4), trains))
         assert not any(map(np.any, jax.tree.leaves((scales.layers[0], scales.layers[-1].bias))))
 
 

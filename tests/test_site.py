@@ -35,8 +35,8 @@ def api(site):
 
 
 def bare(text):
-    """Without what Markdown may eat or add: spaces, backticks and stars."""
-    return re.sub(r"[\s`*]", "", text)
+    """Without what Markdown may eat or add: spaces, backticks, stars and the marks of a list."""
+    return re.sub(r"^\s*- |[\s`*]", "", text, flags=re.MULTILINE)
 
 
 def test_every_name_has_an_anchor(api):
