@@ -80,21 +80,18 @@ def perturbation(
     _checks.scales(params, scales)
     dtypes = [wide(w) for w in leaves]
 
-    def pairs(scales: PyTree, grads: PyTree) -> list[Pair | None]:
-        """T_w and g of each leaf, in the dtypes to compute in; None for a frozen one."""
-        trees = zip(*map(jax.tree.leaves, (scales, grads)), dtypes, strict=True)
-        return [
-            None if is_frozen(t) else (jnp.asarray(t).astype(d), jnp.asarray(g).astype(d))
-            for t, g, d in trees
-        ]
+    def pair(t: Any, g: Any, dtype: Any) -> Pair | None:
+        """T_w and g of a leaf, in the dtype to compute in; None for a frozen one."""
+        return (
+            None if is_frozen(t) else (jnp.asarray(t).astype(dtype), jnp.asarray(g).astype(dtype))
+        )
 
-    order = of(p)
-    moving = [pair for pair in pairs(scales, grads) if pair is not None]
+    pairs = list(map(pair, jax.tree.leaves(scales), jax.tree.leaves(grads), dtypes))
+    moving = [pair for pair in pairs if pair is not None]
     if not moving:
         return jax.tree.map(jnp.zeros_like, params)
+    order = of(p)
     scale, norm = order.scale_and_norm(moving, widest(dtypes))
-    # T_w is as large as the parameters: behind the barrier it is computed again, not kept.
-    params, grads, scale, norm = jax.lax.optimization_barrier((params, grads, scale, norm))
 
     def leaf(w: Any, pair: Pair | None, dtype: Any) -> jax.Array:
         if pair is None:
@@ -107,5 +104,4 @@ def perturbation(
         eps = eps / norm.astype(dtype) if vector else eps * (1 / norm).astype(dtype)
         return eps.astype(jnp.result_type(w))
 
-    eps = map(leaf, leaves, pairs(operator(params), grads), dtypes)
-    return jax.tree.unflatten(treedef, eps)
+    return jax.tree.unflatten(treedef, map(leaf, leaves, pairs, dtypes))
