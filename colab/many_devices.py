@@ -53,7 +53,7 @@ random = np.random.default_rng(0)
 wrong = random.random(len(x)) < 0.4
 y = np.where(wrong, random.integers(0, 10, len(x)), digits.target).astype(np.int32)
 
-BATCH, STEPS, WIDTH = 128, 100, 128
+BATCH, STEPS, WIDTH = 128, 50, 128
 keys = jax.random.split(jax.random.key(0))
 start = {
     "hidden": jax.random.normal(keys[0], (64, WIDTH)) * jnp.sqrt(2 / 64),
