@@ -183,9 +183,8 @@ def filterwise(
         neither a tuple nor callable.
 
     Warns:
-      UserWarning: with the two rules of the library, where the bias next to a convolution's
-        kernel has not one entry for each filter: the kernel is transposed, in another layout, or
-        a stack of layers.
+      UserWarning: with the two rules of the library, where the bias next to a kernel has not one
+        entry for each filter, since then the kernel is transposed, stacked or laid out otherwise.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> kernel = jnp.ones((3, 3, 1, 2)) * jnp.array([[[[1.0, 2.0]]]])
