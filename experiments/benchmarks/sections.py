@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from experiments.benchmarks import leaves_cost, pareto_report, sharpness_cost, step_cost
+from experiments.benchmarks import (
+    fitted_report,
+    leaves_cost,
+    pareto_report,
+    sharpness_cost,
+    step_cost,
+)
 from experiments.reporting.summaries import Section
 from experiments.training import result_lines
 
@@ -10,6 +16,7 @@ from experiments.training import result_lines
 def sections(workdir: Path) -> list[Section]:
     """Accuracy for its cost first, then what a step, its compilation and a sharpness cost."""
     return [
+        *fitted_report.sections(result_lines.read(workdir, fitted_report.KIND)[0]),
         *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
         *step_cost.sections(workdir),
         *leaves_cost.sections(workdir),

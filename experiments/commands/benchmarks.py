@@ -1,4 +1,4 @@
-"""The commands that measure: `benchmark step`, `leaves`, `sharpness` and `pareto`."""
+"""The commands that measure: `benchmark step`, `leaves`, `sharpness`, `pareto` and `fitted`."""
 
 from typing import Annotated
 
@@ -103,3 +103,21 @@ def benchmark_pareto(
         tuning_seeds=tuning_seeds,
     )
     compare_and_report(plan, running.options())
+
+
+@app.command("fitted")
+@options.grouped
+def benchmark_fitted(
+    noise: options.Noise = None,
+    seeds: options.Seeds = 3,
+    *,
+    running: options.Running,
+) -> None:
+    """Table 3 where SGD fits its labels: at the paper's radii and at those of a validation split."""
+    from experiments.benchmarks import fitted
+    from experiments.commands.train_and_report import finish
+    from experiments.config import paper
+
+    levels = options.levels(noise) or list(paper.NOISE_LEVELS)
+    chosen = running.options()
+    finish(chosen.workdir, fitted.run(fitted.Plan(levels, seeds), chosen))

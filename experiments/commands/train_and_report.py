@@ -16,12 +16,12 @@ from experiments.training import result_lines, runner
 def train_and_report(configs: list[RunConfig], options: runner.Options) -> None:
     """Trains those of `configs` that are not finished and writes the report."""
     runner.run_all(configs, options, announce=True)
-    _finish(options.workdir, len(configs))
+    finish(options.workdir, len(configs))
 
 
 def compare_and_report(plan: pareto.Plan, options: runner.Options) -> None:
     """Tunes and trains every form of a step and writes the report."""
-    _finish(options.workdir, pareto.run(plan, options))
+    finish(options.workdir, pareto.run(plan, options))
 
 
 def write_report(workdir: Path) -> tuple[Path, list[str]]:
@@ -44,6 +44,7 @@ def write_report(workdir: Path) -> tuple[Path, list[str]]:
     return report.write(workdir, sections, problems), problems
 
 
-def _finish(workdir: Path, runs: int) -> None:
+def finish(workdir: Path, runs: int) -> None:
+    """Writes the report after so many runs and says where it is."""
     path, _ = write_report(workdir)
     print(f"All {runs} runs are finished; the table is in {path}.")

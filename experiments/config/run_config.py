@@ -35,7 +35,7 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 # A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
 PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
 # Fields that came later: where they have these values, a run is named and written as before them.
-LATER = {"variant": EXACT, "weight": 0.0, "validation": 0.0}
+LATER = {"variant": EXACT, "weight": 0.0, "validation": 0.0, "test_every": 1}
 
 
 def default_rho(dataset: str, method: str) -> float:
@@ -75,6 +75,7 @@ class RunConfig:
     variant: str
     weight: float
     validation: float
+    test_every: int
 
     def as_json(self) -> dict[str, Any]:
         """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
@@ -119,6 +120,7 @@ def make(
     variant: str = EXACT,
     weight: float = 0.0,
     validation: float = 0.0,
+    test_every: int = 1,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
@@ -152,6 +154,7 @@ def make(
         variant=variant,
         weight=float(weight),
         validation=float(validation),
+        test_every=test_every,
     )
     check(config)
     return config
@@ -221,6 +224,7 @@ def check(config: RunConfig) -> None:
         ("cutout", 0, math.inf, "the side of the square that cutout blanks"),
         ("devices", 1, math.inf, "the number of devices that share a batch"),
         ("weight", 0, math.inf, "the weight of the variant's rule"),
+        ("test_every", 1, math.inf, "the number of epochs between two tests"),
         ("validation", 0, 0.9, "the share of the training images held out to choose by"),
     ):
         value = getattr(config, name)

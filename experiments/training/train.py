@@ -63,7 +63,8 @@ def train(
                 checkpoints.save(step, state, stored_history())
             if pending:
                 raise pending
-        history.append(_epoch_record(loop, state, dataset, per_epoch * config.batch_size))
+        tested = (epoch + 1) % config.test_every == 0 or epoch + 1 == config.epochs
+        history.append(_epoch_record(loop, state, dataset, per_epoch * config.batch_size, tested))
         if keep is not None:
             keep(epoch + 1, state)
     seconds = stored_history()["seconds"]
@@ -76,18 +77,24 @@ def _label(configs: list[RunConfig]) -> str:
     return f"{first.dataset} {first.model} {first.method} seed {seeds}"
 
 
-def _epoch_record(loop, state: TrainState, dataset: Dataset, seen: int) -> dict[str, list[float]]:
-    """The epoch's metrics, a list with one entry for each seed."""
-    test_loss, test_correct = loop.evaluate(state)
+def _epoch_record(
+    loop, state: TrainState, dataset: Dataset, seen: int, tested: bool
+) -> dict[str, list[float | None]]:
+    """The epoch's metrics, a list with one entry for each seed; None for a test that was not."""
     loss_sum, correct = jax.device_get((state.loss_sum, state.correct_sum))
-    count = len(dataset.test_labels)
     columns = {
         "train_loss": np.atleast_1d(loss_sum) / loop.steps_per_epoch,
         "train_accuracy": 100 * np.atleast_1d(correct) / seen,
-        "test_loss": test_loss / count,
-        "test_accuracy": 100 * test_correct / count,
     }
-    return {name: [round(float(v), 4) for v in values] for name, values in columns.items()}
+    record: dict[str, list[float | None]] = {}
+    if tested:
+        test_loss, test_correct = loop.evaluate(state)
+        count = len(dataset.test_labels)
+        columns |= {"test_loss": test_loss / count, "test_accuracy": 100 * test_correct / count}
+    else:
+        untested = [None] * np.size(loss_sum)
+        record = {"test_loss": untested, "test_accuracy": untested}
+    return {n: [round(float(v), 4) for v in values] for n, values in columns.items()} | record
 
 
 def _summary(state, history, index: int, seconds: float, seeds: int) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def _summary(state, history, index: int, seconds: float, seeds: int) -> dict[str
     measured = {} if cost is None else {"gradients_per_step": float(np.atleast_1d(cost)[index])}
     return {
         "test_accuracy_final": epochs["test_accuracy"][-1],
-        "test_accuracy_max": max(epochs["test_accuracy"]),
+        "test_accuracy_max": max(a for a in epochs["test_accuracy"] if a is not None),
         "params_sha256": sha256(params),
         "wall_seconds": round(seconds, 2),
         "seeds_in_program": seeds,
