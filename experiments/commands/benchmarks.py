@@ -113,7 +113,7 @@ def benchmark_fitted(
     *,
     running: options.Running,
 ) -> None:
-    """Table 3 where SGD fits its labels: at the paper's radii and at those of a validation split."""
+    """Table 3 where SGD fits its labels, at the paper's and at validated radii."""
     from experiments.benchmarks import fitted
     from experiments.commands.train_and_report import finish
     from experiments.config import paper
