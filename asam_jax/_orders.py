@@ -3,6 +3,9 @@
 Everything is made from |T g| over its largest value: T |g| itself can overflow or underflow where
 T and g do not. That value only scales and has no derivative, which changes nothing: no eps depends
 on it. All is computed leaf by leaf; two numbers, `scale` and `norm`, are shared.
+
+What a leaf takes is under a jit of its own: leaves of one shape are traced once, which is half of
+what tracing the perturbation of a deep network costs.
 """
 
 import dataclasses
@@ -44,8 +47,13 @@ def _root(t: jax.Array, g: jax.Array) -> jax.Array:
 
 def _peak(pairs: list[Pair], dtype: Any) -> jax.Array:
     """The largest sqrt(T |g|) of all leaves, exactly."""
-    roots = [_root(*jax.lax.stop_gradient(pair)) for pair in pairs]
-    return largest([jnp.max(r) if r.size else jnp.zeros((), r.dtype) for r in roots], dtype)
+    return largest([_largest_root(*pair) for pair in pairs], dtype)
+
+
+@jax.jit
+def _largest_root(t: jax.Array, g: jax.Array) -> jax.Array:
+    root = _root(*jax.lax.stop_gradient((t, g)))
+    return jnp.max(root) if root.size else jnp.zeros((), root.dtype)
 
 
 def _divisor(power: jax.Array, peak: jax.Array) -> jax.Array:
@@ -66,18 +74,24 @@ class _Euclidean:
     def scale_and_norm(self, pairs: list[Pair], dtype: Any) -> tuple[jax.Array, jax.Array]:
         peak = _peak(pairs, dtype)
         scale = 1 / power_of_two(peak)
-
-        def squares(t: jax.Array, g: jax.Array) -> jax.Array:
-            own = scale.astype(g.dtype)
-            return jnp.sum(jnp.square(_capped(t, own) * g * own))
-
-        square = total([squares(t, g) for t, g in pairs], dtype)
+        square = total([_square(t, g, scale.astype(g.dtype)) for t, g in pairs], dtype)
         return scale, jnp.sqrt(_divisor(square, peak))
 
     def leaf(self, pair: Pair, scale: jax.Array) -> jax.Array:
-        t, g = pair
-        capped = _capped(t, scale)
-        return capped * (capped * g)
+        return _euclidean_leaf(*pair, scale)
+
+
+@jax.jit
+def _square(t: jax.Array, g: jax.Array, scale: jax.Array) -> jax.Array:
+    """||scale^2 T g||_2^2 of a leaf."""
+    return jnp.sum(jnp.square(_capped(t, scale) * g * scale))
+
+
+@jax.jit
+def _euclidean_leaf(t: jax.Array, g: jax.Array, scale: jax.Array) -> jax.Array:
+    """scale^2 T^2 g of a leaf."""
+    capped = _capped(t, scale)
+    return capped * (capped * g)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,16 +92,12 @@ def perturbation(
         return jax.tree.map(jnp.zeros_like, params)
     order = of(p)
     scale, norm = order.scale_and_norm(moving, widest(dtypes))
+    length = jnp.asarray(rho).astype(norm.dtype) / norm
 
     def leaf(w: Any, pair: Pair | None, dtype: Any) -> jax.Array:
         if pair is None:
             return jnp.zeros_like(w)
-        eps = order.leaf(pair, scale.astype(dtype)) * jnp.asarray(rho).astype(dtype)
-        # XLA copies what is cheap into all that read it, but no division: so the eps of a vector
-        # is computed once and not in each fusion of its layer. That of a kernel, which is read as
-        # a whole, is never kept beside w + eps.
-        vector = jnp.ndim(w) < 2
-        eps = eps / norm.astype(dtype) if vector else eps * (1 / norm).astype(dtype)
+        eps = order.leaf(pair, scale.astype(dtype)) * length.astype(dtype)
         return eps.astype(jnp.result_type(w))
 
     return jax.tree.unflatten(treedef, map(leaf, leaves, pairs, dtypes))
