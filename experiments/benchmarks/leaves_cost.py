@@ -194,9 +194,9 @@ def run(workdir: Path, leaves: list[int], repeats: int) -> None:
         "device": provenance.device(),
     }
     tasks = [(number, form) for number in leaves for form in NAMES]
-    lines = [
-        measure(*task, repeats) | origin for task in tqdm(tasks, desc="measuring", leave=False)
-    ]
-    result_lines.replace(workdir, lines, f"{KIND}.jsonl")
+    lines = []
+    for task in tqdm(tasks, desc="measuring", leave=False):
+        lines.append(measure(*task, repeats) | origin)
+        result_lines.replace(workdir, lines, f"{KIND}.jsonl")  # the largest take minutes
     print(f"{table(lines)}\n\n{FOOTNOTE}\n\n{_device(lines[0])}\n")
     print(f"Result lines: {workdir / f'{KIND}.jsonl'}")
