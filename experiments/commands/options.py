@@ -41,6 +41,12 @@ Subset = Annotated[
     int | None, typer.Option(help="Train on the first N images only; marked as reduced.")
 ]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, to compute in.")]
+Cutout = Annotated[
+    int | None, typer.Option(help="Side of cutout's square, 16 in Appendix B; 0 for none.")
+]
+Recipe = Annotated[
+    str, typer.Option(help="paper, or script: all that the authors' script does otherwise.")
+]
 Noise = Annotated[
     str | None, typer.Option(help="Levels of label noise such as 0,0.4; else all of the table's.")
 ]

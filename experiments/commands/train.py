@@ -35,8 +35,9 @@ class Configuration:
     nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.")] = None
     weight_decay: Annotated[float, typer.Option(help="Added to the gradient, times w.")] = 5e-4
     label_smoothing: Annotated[float | None, typer.Option(help="Share spread evenly.")] = None
-    augment: Annotated[bool | None, typer.Option(help="Crop, flip and cutout.")] = None
-    cutout: Annotated[int | None, typer.Option(help="Side of cutout's square; 0 for none.")] = None
+    augment: Annotated[bool | None, typer.Option(help="Crop and flip.")] = None
+    cutout: options.Cutout = None
+    recipe: options.Recipe = "paper"
     dtype: options.Dtype = "float32"
     variant: Annotated[
         str, typer.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
