@@ -34,6 +34,8 @@ QUICKLY_COMPILED += (
     "communication",
     "landscape",
     "step_forms",
+    "radius_profile",
+    "recipes",
 )
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
