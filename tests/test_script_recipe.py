@@ -38,7 +38,7 @@ def problem_of(model):
 
 def trained(name, problem):
     dataset, spec, config = problem
-    loop = loops.make_loop(name, spec, dataset, hyper_of(config, EPOCHS * 3), [0])
+    loop = loops.make_loop(name, spec, dataset, hyper_of(config, EPOCHS * 3), 0)
     state = loop.init()
     start = jax.tree.map(np.array, (state.params, state.rest))
     for epoch in range(EPOCHS):
