@@ -61,15 +61,15 @@ def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(t
     assert call(*SCAN, "--workdir", tmp_path / "whole").returncode == 0
     expected = lines(tmp_path / "whole")
     assert [record["seed"] for record in expected] == [0, 1]
-    finished = [0]
+    stopped, finished = tmp_path / "stopped", [0]
     while finished[-1] < 2 and len(finished) < 9:
-        done = call(*SCAN, "--workdir", tmp_path, "--time-limit", "0.01")
+        done = call(*SCAN, "--workdir", stopped, "--time-limit", "0.01")
         assert done.returncode == 0, done.stderr
-        path = tmp_path / "results.jsonl"
-        finished.append(len(lines(tmp_path)) if path.exists() else 0)
+        path = stopped / "results.jsonl"
+        finished.append(len(lines(stopped)) if path.exists() else 0)
     assert finished[1] == 0 and 1 in finished and finished[-1] == 2
     names = ("run_id", "params_sha256", "metrics", "loop")
-    for record, whole in zip(lines(tmp_path), expected, strict=True):
+    for record, whole in zip(lines(stopped), expected, strict=True):
         assert [record[name] for name in names] == [whole[name] for name in names]
 
 
