@@ -51,6 +51,9 @@ def test_a_step_costs_what_the_page_says(page, name):
 
 
 def test_the_average_is_that_of_the_period():
-    for name, every in (("a step that touches no other batch size", 4), ("fewer ascents still", 16)):
+    for name, every in (
+        ("a step that touches no other batch size", 4),
+        ("fewer ascents still", 16),
+    ):
         average = re.search(r": ([\d/ ]+) on average", COSTS[name])
         assert average and number(average[1]) == 1 + 1 / every
