@@ -1,4 +1,4 @@
-"""Where only what trains is installed: `python -m experiments` starts, trains, and names the rest."""
+"""Where only what trains is installed: `python -m experiments` trains and names the rest."""
 
 import importlib.metadata
 import re

@@ -28,8 +28,8 @@ CheckpointSeconds = Annotated[float, front.Option(help="Seconds between two chec
 Loop = Annotated[
     str,
     front.Option(
-        help="host: a loop of single steps, best on a CPU. scan: an epoch and all seeds in one "
-        "program, best on a GPU or TPU. auto: by the device."
+        help="host: a loop of single steps, best on a CPU. scan: an epoch in one program, best on "
+        "a GPU or TPU. auto: by the device."
     ),
 ]
 Seeds = Annotated[int, front.Option(min=1, help="How many seeds: 0 to N - 1.")]
@@ -45,6 +45,13 @@ Cutout = Annotated[
 ]
 Recipe = Annotated[
     str, front.Option(help="paper, or script: all that the authors' script does otherwise.")
+]
+Precision = Annotated[
+    str,
+    front.Option(
+        help="default, high or highest: of products and convolutions, jax_default_matmul_precision "
+        "in the step. On a GPU those of float32 are TF32 below highest."
+    ),
 ]
 Noise = Annotated[
     str | None, front.Option(help="Levels of label noise such as 0,0.4; else all of the table's.")
@@ -103,8 +110,8 @@ class OtherProcesses:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for each field of the groups that it takes.
 
-    A group is a parameter whose type is a dataclass of options. `front` reads a command's signature:
-    here it has the fields in the group's place, and the group is made of their values.
+    A group is a parameter whose type is a dataclass of options. `front` reads a command's
+    signature: here it has the fields in the group's place, and the group is made of their values.
     """
     parameters, groups = [], {}
     for parameter in inspect.signature(command).parameters.values():

@@ -15,6 +15,7 @@ METHODS = ("sgd", "sam", "asam")
 NORMALIZATIONS = ("elementwise", "filterwise")
 ADAPTS = ("not_bias", "all")
 DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("default", "high", "highest")
 PERTURBS = ("all", "device")
 RECIPES = ("paper", "script")
 BATCH_NORMS = ("averaged", "device")
@@ -40,7 +41,14 @@ SCRIPT = {"nesterov": False, "eta": 0.0}
 # A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
 PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
 # Fields that came later: where they have these values, a run is named and written as before them.
-LATER = {"variant": EXACT, "weight": 0.0, "validation": 0.0, "test_every": 1, "recipe": "paper"}
+LATER = {
+    "variant": EXACT,
+    "weight": 0.0,
+    "validation": 0.0,
+    "test_every": 1,
+    "recipe": "paper",
+    "precision": "default",
+}
 
 
 def default_rho(dataset: str, method: str) -> float:
@@ -82,6 +90,7 @@ class RunConfig:
     validation: float
     test_every: int
     recipe: str
+    precision: str
 
     def as_json(self) -> dict[str, Any]:
         """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
@@ -128,6 +137,7 @@ def make(
     validation: float = 0.0,
     test_every: int = 1,
     recipe: str = "paper",
+    precision: str = "default",
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
@@ -167,6 +177,7 @@ def make(
         validation=float(validation),
         test_every=test_every,
         recipe=recipe,
+        precision=precision,
     )
     check(config)
     return config
@@ -215,6 +226,7 @@ def check(config: RunConfig) -> None:
     """Raises ConfigError for a value that no run can have."""
     _one_of("model", config.model, tuple(MODEL_FILES))
     _one_of("dtype", config.dtype, DTYPES)
+    _one_of("precision", config.precision, PRECISIONS)
     _one_of("perturb", config.perturb, PERTURBS)
     _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
     _one_of("variant", config.variant, tuple(STEP_FORMS))

@@ -19,6 +19,9 @@ from experiments.training.progress import Progress
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
 
+# Other names that JAX has for the same.
+_PRECISIONS = {"bfloat16": "default", "tensorfloat32": "high", "float32": "highest"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -47,6 +50,7 @@ def run_all(
 
     With `announce` the plan and its estimated time are printed before the first run starts.
     """
+    configs = [_as_jax_is_set(config) for config in configs]
     loop_name = loops.resolve(options.loop, max((c.devices for c in configs), default=1))
     stop = StopRequest(options.time_limit)
     with contextlib.ExitStack() as stack, stop.catching_signals():
@@ -116,11 +120,22 @@ def _run(config: RunConfig, dataset: Dataset, options: Options, loop_name, progr
     return record
 
 
+def _as_jax_is_set(config: RunConfig) -> RunConfig:
+    """With jax_default_matmul_precision, where it is set, in the place of the default."""
+    wanted = jax.config.jax_default_matmul_precision
+    if config.precision != "default" or wanted is None:
+        return config
+    return dataclasses.replace(config, precision=_PRECISIONS.get(wanted, wanted))
+
+
 def _finished(options: Options) -> dict[str, dict[str, Any]]:
     """The result lines in the workdir by run; nothing else of those runs is kept."""
     records, problems = result_lines.read(options.workdir, options.kind)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+    # Of a run that several kinds of devices finished, the line of this one's.
+    here = jax.default_backend()
+    records.sort(key=lambda record: result_lines.platform(record) == here)
     finished = {record["run_id"]: record for record in records}
     _forget_checkpoints(options.checkpoints, finished)
     return finished
