@@ -23,6 +23,7 @@ from hypothesis import settings  # noqa: E402
 
 # Two workers share the files; the long ones go first, so that neither waits for the other at last.
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
+LONG += ("recipes",)
 
 # Most of these files' time is LLVM's, on programs that run a few times or never; what they assert
 # does not depend on the last bits.
