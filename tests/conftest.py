@@ -37,6 +37,7 @@ QUICKLY_COMPILED += (
     "step_forms",
     "radius_profile",
     "recipes",
+    "export",
 )
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)

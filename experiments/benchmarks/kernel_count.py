@@ -26,8 +26,8 @@ FUSED = {
     "xla_disable_hlo_passes": "tree_reduction_rewriter,library-rewriter",
 }
 FOOTNOTE = (
-    "Kernels that eps adds to two gradients, for each parameter array: as this backend compiles, and "
-    "with reductions left to XLA's fusion instead of the CPU's library."
+    "Kernels that eps adds to two gradients, for each parameter array: as this backend compiles, "
+    "and with reductions left to XLA's fusion instead of the CPU's library."
 )
 LossFn = Callable[[Any], jax.Array]
 
