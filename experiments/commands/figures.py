@@ -135,7 +135,7 @@ def landscape(
 def curvature(
     dataset: Dataset = "digits",
     model: Model = None,
-    method: Annotated[str, typer.Option(help="sgd, sam or asam.")] = "sgd",
+    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "sgd",
     epochs: options.Epochs = None,
     label_noise: LabelNoise = None,
     subset: options.Subset = None,
