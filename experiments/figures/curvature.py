@@ -99,8 +99,8 @@ def sentences(lines: list[Record], sharpness: list[Record]) -> str:
         f"Not in the paper. {run['model']} on {run['dataset']}, the n = {len(lines)} networks of "
         f"Figure 2; H is the Hessian of the loss of {lines[0]['images']} training images, "
         "BatchNorm in evaluation mode, and T that of ASAM. R is the correlation with the "
-        "generalization gap. A sharpness is shown at the rho with the largest R, which flatters it; curvature has no "
-        f"radius to choose.\n\n{table}"
+        "generalization gap. A sharpness is shown at the rho with the largest R, which flatters "
+        f"it; curvature has no radius to choose.\n\n{table}"
     )
 
 
