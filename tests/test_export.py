@@ -110,8 +110,8 @@ def small(monkeypatch, name, widths):
     return forget
 
 
-@pytest.mark.parametrize(("model", "dtype"), [("cnn", "float32"), ("cnn", "bfloat16")])
-def test_a_training_step_with_a_convolution(monkeypatch, model, dtype):
+@pytest.mark.parametrize(("model", "dtype"), [("cnn", "float32"), ("mlp", "bfloat16")])
+def test_a_training_step(monkeypatch, model, dtype):
     forget = small(monkeypatch, "Cnn", (4,))
     spec, state, rest = problem(model, dtype=dtype, augment=True)
     _, got = exported(step_of(spec), state, *rest)
@@ -220,6 +220,8 @@ def test_the_link_under_pmap():
     mapped = jax.pmap(step, axis_name="data")  # within the jit that an export asks for
     stack = jax.tree.map(lambda w: np.stack([w] * 8), (params, tx.init(params)))
     arguments = *stack, x.reshape(8, 2, -1), y.reshape(8, 2, -1)
+    lay = NamedSharding(many.mesh((8,), ("data",)), P("data"))
+    arguments = jax.device_put(arguments, lay)
     made, got = exported(mapped, *arguments, donate=2)
     assert made.nr_devices == 8
     many.close(named([leaf[0] for leaf in got], params), one_device(params, x, y))
