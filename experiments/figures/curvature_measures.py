@@ -45,14 +45,15 @@ def largest_eigenvalue(apply: Any, size: int) -> float:
     """Of a symmetric matrix, known by its products; the same start for every network."""
     start = np.random.default_rng(0).normal(size=size).astype(np.float32)
     matrix: Any = LinearOperator((size, size), matvec=apply, dtype=np.float32)
-    values = eigsh(matrix, k=1, which="LA", v0=start, tol=_TOLERANCE, return_eigenvectors=False)
+    tolerance: Any = _TOLERANCE  # SciPy's signature would have an integer
+    values = eigsh(matrix, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
     return float(values[0])
 
 
 def trace(apply: Any, size: int) -> float:
     """Hutchinson's estimate: the mean of <z, A z> over vectors z of random signs."""
     draw = np.random.default_rng(1)
-    signs = [draw.choice(np.float32([-1, 1]), size) for _ in range(_SIGNS)]
+    signs = [draw.choice(np.array([-1, 1], np.float32), size) for _ in range(_SIGNS)]
     return float(np.mean([np.dot(z, apply(z)) for z in signs]))
 
 
