@@ -27,14 +27,14 @@ def measure(
     spec: ModelSpec, params: Any, rest: Any, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
     """The largest eigenvalue and the trace of T H T for each T_w, over all images."""
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    data = jnp.asarray(images), jnp.asarray(labels)
     size = ravel_pytree(params)[0].size
     found = {}
     for name in OPERATORS:
 
         def apply(vector: np.ndarray, name: str = name) -> np.ndarray:
-            vector = jnp.asarray(vector.reshape(-1), jnp.float32)
-            return np.asarray(_apply(spec, name, params, rest, images, labels, vector))
+            flat = jnp.asarray(vector.reshape(-1), jnp.float32)
+            return np.asarray(_apply(spec, name, params, rest, *data, flat))
 
         found[f"eigenvalue_{name}"] = largest_eigenvalue(apply, size)
         found[f"trace_{name}"] = trace(apply, size)
@@ -44,9 +44,9 @@ def measure(
 def largest_eigenvalue(apply: Any, size: int) -> float:
     """Of a symmetric matrix, known by its products; the same start for every network."""
     start = np.random.default_rng(0).normal(size=size).astype(np.float32)
-    matrix: Any = LinearOperator((size, size), matvec=apply, dtype=np.float32)
-    tolerance: Any = _TOLERANCE  # SciPy's signature would have an integer
-    values = eigsh(matrix, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
+    make: Any = LinearOperator  # SciPy has no types of its own, and those guessed are wrong
+    how: Any = dict(k=1, which="LA", v0=start, tol=_TOLERANCE, return_eigenvectors=False)
+    values = eigsh(make((size, size), matvec=apply, dtype=np.float32), **how)
     return float(values[0])
 
 
