@@ -148,14 +148,3 @@ def test_a_room_imports_from_rooms_below_it():
 
 def test_the_files_of_experiments_lie_in_rooms():
     assert {p.name for p in (ROOT / "experiments").glob("*.py")} == {"__init__.py", "__main__.py"}
-
-
-def test_what_a_command_does_needs_no_typer():
-    """Neither what trains nor what reports reaches a file that declares options."""
-    imported = graph("experiments")
-    with_typer = {name for name in imported if imports(module_file(name), "typer")}
-    assert {name.split(".")[1] for name in with_typer} == {"commands"}
-    reached = ["experiments.commands.default_comparison", "experiments.commands.train_and_report"]
-    for name in reached:  # grows while it is read
-        reached += imported[name] - set(reached)
-    assert not with_typer & set(reached)

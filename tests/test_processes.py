@@ -59,7 +59,7 @@ def one_process(steps):
     dataset = arrays.prepare(arrays.load("digits"), made)
     per_epoch = SUBSET // BATCH
     hyper = hyper_of(made, EPOCHS * per_epoch)
-    loop = loops.make_loop("sharded", spec_of(made, dataset), dataset, hyper, [0])
+    loop = loops.make_loop("sharded", spec_of(made, dataset), dataset, hyper, 0)
     state = loop.init()
     for step in range(steps):
         state, _ = next(loop.epoch(state, step // per_epoch, step % per_epoch))

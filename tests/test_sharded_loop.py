@@ -123,7 +123,7 @@ def reference(made, dataset, spec, state, images, labels):
 )
 def test_one_device_with_the_same_cut_batches(small_cnn, model, method, values):
     made, dataset, spec = made_for(model, method, **values)
-    loop = loops.make_loop("sharded", spec, dataset, hyper_of(made, STEPS), [3])
+    loop = loops.make_loop("sharded", spec, dataset, hyper_of(made, STEPS), 3)
     first = jax.device_get(loop.init())
     expected = reference(made, dataset, spec, first, *batches(loop, dataset))
     state = loop.init()

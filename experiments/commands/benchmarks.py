@@ -2,24 +2,22 @@
 
 from typing import Annotated
 
-import typer
-
-from experiments.commands import options
+from experiments.commands import front, options
 from experiments.commands.options import WORKDIR
 
-app = typer.Typer(rich_markup_mode=None, help="Measures speed, memory and accuracy for its price.")
+app = front.Commands(help="Measures speed, memory and accuracy for its price.")
 
 
 @app.command("step")
 def benchmark_step(
-    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet20",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 128,
+    model: Annotated[str, front.Option(help="See the command models.")] = "resnet20",
+    batch_size: Annotated[int, front.Option(min=1, help="Images in a step.")] = 128,
     dtype: options.Dtype = "float32",
     repeats: Annotated[
-        int, typer.Option(min=1, help="Rounds; every form steps once in each.")
+        int, front.Option(min=1, help="Rounds; every form steps once in each.")
     ] = 10,
     torch: Annotated[
-        bool, typer.Option("--torch", help="Also the authors' step in PyTorch, if installed.")
+        bool, front.Option(help="Also the authors' step in PyTorch, if installed.")
     ] = False,
     workdir: options.Workdir = WORKDIR,
 ) -> None:
@@ -32,9 +30,9 @@ def benchmark_step(
 @app.command("leaves")
 def benchmark_leaves(
     leaves: Annotated[
-        str, typer.Option(help="Numbers of parameter arrays, with commas between.")
+        str, front.Option(help="Numbers of parameter arrays, with commas between.")
     ] = "25,50,100,200,400,800,1600",
-    repeats: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 10,
+    repeats: Annotated[int, front.Option(min=1, help="Steps that are timed.")] = 10,
     workdir: options.Workdir = WORKDIR,
 ) -> None:
     """Prints what a step costs to compile and to run as the parameter arrays get more."""
@@ -46,10 +44,10 @@ def benchmark_leaves(
 
 @app.command("sharpness")
 def benchmark_sharpness(
-    model: Annotated[str, typer.Option(help="See the command models.")] = "resnet8",
-    images: Annotated[int, typer.Option(min=1, help="Images in the set.")] = 10_000,
-    m: Annotated[int, typer.Option(min=1, help="Images in a group; must divide the set.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds of both.")] = 3,
+    model: Annotated[str, front.Option(help="See the command models.")] = "resnet8",
+    images: Annotated[int, front.Option(min=1, help="Images in the set.")] = 10_000,
+    m: Annotated[int, front.Option(min=1, help="Images in a group; must divide the set.")] = 8,
+    repeats: Annotated[int, front.Option(min=1, help="Rounds of both.")] = 3,
     workdir: options.Workdir = WORKDIR,
 ) -> None:
     """Prints what one-step sharpness costs, relative to a gradient and a forward pass."""
@@ -61,27 +59,27 @@ def benchmark_sharpness(
 @app.command("pareto")
 @options.grouped
 def benchmark_pareto(
-    dataset: Annotated[str, typer.Option(help="digits or cifar10.")] = "digits",
+    dataset: Annotated[str, front.Option(help="digits or cifar10.")] = "digits",
     forms: Annotated[
-        str | None, typer.Option(help="Some only, by name, with commas between.")
+        str | None, front.Option(help="Some only, by name, with commas between.")
     ] = None,
     radii: Annotated[
-        str | None, typer.Option(help="Radii to choose from, with commas between.")
+        str | None, front.Option(help="Radii to choose from, with commas between.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="See the command models; else the data set's own.")
+        str | None, front.Option(help="See the command models; else the data set's own.")
     ] = None,
     label_noise: Annotated[
-        float | None, typer.Option(help="Share of labels drawn anew; else the data set's own.")
+        float | None, front.Option(help="Share of labels drawn anew; else the data set's own.")
     ] = None,
     subset: options.Subset = None,
     augment: Annotated[
-        bool | None, typer.Option(help="Crop, flip and cutout; else the data set's own.")
+        bool | None, front.Option(help="Crop, flip and cutout; else the data set's own.")
     ] = None,
     epochs: options.Epochs = None,
     seeds: options.Seeds = 5,
     tuning_seeds: Annotated[
-        int, typer.Option(min=1, help="Runs of each setting on the validation split.")
+        int, front.Option(min=1, help="Runs of each setting on the validation split.")
     ] = 2,
     *,
     running: options.Running,

@@ -2,22 +2,20 @@
 
 from typing import Annotated
 
-import typer
-
-from experiments.commands import options
+from experiments.commands import front, options
 from experiments.commands.options import WORKDIR
 
-app = typer.Typer(rich_markup_mode=None)
+app = front.Commands()
 
-Dataset = Annotated[str, typer.Option(help="digits, cifar10 or cifar100.")]
+Dataset = Annotated[str, front.Option(help="digits, cifar10 or cifar100.")]
 Model = Annotated[
-    str | None, typer.Option(help="See the command models. Without it the data set's own.")
+    str | None, front.Option(help="See the command models. Without it the data set's own.")
 ]
 LabelNoise = Annotated[
-    float | None, typer.Option(help="Share of labels drawn anew; without it the data set's own.")
+    float | None, front.Option(help="Share of labels drawn anew; without it the data set's own.")
 ]
-Images = Annotated[int, typer.Option(min=1, help="Training images that are measured on.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the trainings.")]
+Images = Annotated[int, front.Option(min=1, help="Training images that are measured on.")]
+Seed = Annotated[int, front.Option(min=0, help="Seed of the trainings.")]
 
 
 @app.command()
@@ -33,14 +31,14 @@ def figure1(workdir: options.Workdir = WORKDIR) -> None:
 def figure2(
     dataset: Dataset = "digits",
     model: Model = None,
-    method: Annotated[str, typer.Option(help="sgd, sam or asam.")] = "sgd",
+    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "sgd",
     epochs: options.Epochs = None,
     label_noise: LabelNoise = None,
     subset: options.Subset = None,
     images: Images = 256,
-    m: Annotated[int, typer.Option(help="Images in a group of m-sharpness.")] = 8,
+    m: Annotated[int, front.Option(help="Images in a group of m-sharpness.")] = 8,
     batch_norm: Annotated[
-        str, typer.Option(help="evaluation (running statistics) or training (each group's own).")
+        str, front.Option(help="evaluation (running statistics) or training (each group's own).")
     ] = "evaluation",
     seed: Seed = 0,
     dtype: options.Dtype = "float32",
@@ -80,7 +78,7 @@ def figure4(
     dataset: Dataset = "digits",
     model: Model = None,
     rhos: Annotated[
-        str | None, typer.Option(help="Radii such as 0.1,0.5; without it the data set's own.")
+        str | None, front.Option(help="Radii such as 0.1,0.5; without it the data set's own.")
     ] = None,
     label_noise: LabelNoise = None,
     seeds: options.Seeds = 3,

@@ -7,55 +7,61 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from experiments.commands import front
 from experiments.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from experiments.training import runner
 
-Workdir = Annotated[Path, typer.Option(help="Folder for results, pictures and checkpoints.")]
+Workdir = Annotated[Path, front.Option(help="Folder for results, pictures and checkpoints.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
+    front.Option(
         help="Folder of tensorflow_datasets. Without it TFDS_DATA_DIR, or its own default."
     ),
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(help="Stop after so many seconds, with a checkpoint; the same command goes on."),
+    front.Option(help="Stop after so many seconds, with a checkpoint; the same command goes on."),
 ]
-CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between two checkpoints.")]
+CheckpointSeconds = Annotated[float, front.Option(help="Seconds between two checkpoints.")]
 Loop = Annotated[
     str,
-    typer.Option(
-        help="host: a loop of single steps, best on a CPU. scan: an epoch and all seeds in one "
-        "program, best on a GPU or TPU. auto: by the device."
+    front.Option(
+        help="host: a loop of single steps, best on a CPU. scan: an epoch in one program, best on "
+        "a GPU or TPU. auto: by the device."
     ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="How many seeds: 0 to N - 1.")]
+Seeds = Annotated[int, front.Option(min=1, help="How many seeds: 0 to N - 1.")]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the training images. Without it the paper's.")
+    int | None, front.Option(help="Passes over the training images. Without it the paper's.")
 ]
 Subset = Annotated[
-    int | None, typer.Option(help="Train on the first N images only; marked as reduced.")
+    int | None, front.Option(help="Train on the first N images only; marked as reduced.")
 ]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16, to compute in.")]
+Dtype = Annotated[str, front.Option(help="float32 or bfloat16, to compute in.")]
+Precision = Annotated[
+    str,
+    front.Option(
+        help="default, high or highest: of products and convolutions, jax_default_matmul_precision "
+        "in the step. On a GPU those of float32 are TF32 below highest."
+    ),
+]
 Noise = Annotated[
-    str | None, typer.Option(help="Levels of label noise such as 0,0.4; else all of the table's.")
+    str | None, front.Option(help="Levels of label noise such as 0,0.4; else all of the table's.")
 ]
 Devices = Annotated[
     int | None,
-    typer.Option(min=1, help="Devices that share a batch; 1, or all there are if --distributed."),
+    front.Option(min=1, help="Devices that share a batch; 1, or all there are if --distributed."),
 ]
 Perturb = Annotated[
     str | None,
-    typer.Option(help="all: one eps for the whole batch. device: each device its own."),
+    front.Option(help="all: one eps for the whole batch. device: each device its own."),
 ]
 BatchNorm = Annotated[
-    str | None, typer.Option(help="averaged: the whole batch's statistics. device: each its own.")
+    str | None, front.Option(help="averaged: the whole batch's statistics. device: each its own.")
 ]
-Names = Annotated[str | None, typer.Option(help="Some only, by name, with commas between.")]
+Names = Annotated[str | None, front.Option(help="Some only, by name, with commas between.")]
 
 WORKDIR = Path("runs")
 
@@ -82,24 +88,24 @@ class OtherProcesses:
     """Where the other processes of a run are: what `processes.join` takes."""
 
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="This is one of several processes; see docs.")
+        bool, front.Option(help="This is one of several processes; see docs.")
     ] = False
     coordinator: Annotated[
-        str | None, typer.Option(help="HOST:PORT of process 0; TPU and SLURM are detected.")
+        str | None, front.Option(help="HOST:PORT of process 0; TPU and SLURM are detected.")
     ] = None
     num_processes: Annotated[
-        int | None, typer.Option(min=1, help="How many processes there are.")
+        int | None, front.Option(min=1, help="How many processes there are.")
     ] = None
     process_id: Annotated[
-        int | None, typer.Option(min=0, help="Which of them this is, from 0.")
+        int | None, front.Option(min=0, help="Which of them this is, from 0.")
     ] = None
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for each field of the groups that it takes.
 
-    A group is a parameter whose type is a dataclass of options. Typer reads a command's signature:
-    here it has the fields in the group's place, and the group is made of their values.
+    A group is a parameter whose type is a dataclass of options. `front` reads a command's
+    signature: here it has the fields in the group's place, and the group is made of their values.
     """
     parameters, groups = [], {}
     for parameter in inspect.signature(command).parameters.values():

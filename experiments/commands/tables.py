@@ -2,9 +2,7 @@
 
 from typing import Annotated
 
-import typer
-
-from experiments.commands import options
+from experiments.commands import front, options
 from experiments.commands.options import WORKDIR
 from experiments.config import paper
 
@@ -12,7 +10,7 @@ _ROWS = list(paper.TABLE1)
 _METHODS = "SGD, SAM and ASAM"
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: front.Commands) -> None:
     """Registers the commands, in the paper's order."""
     for number, dataset in ((1, "cifar10"), (2, "cifar100")):
         text = f"Table {number}: CIFAR-{dataset[5:]}, seven networks, {_METHODS}."
@@ -24,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _add_table(
-    app: typer.Typer,
+    app: front.Commands,
     name: str,
     text: str,
     dataset: str,
@@ -64,7 +62,7 @@ def _add_table(
 def digits(
     noise: options.Noise = None,
     seeds: options.Seeds = 5,
-    sweep: Annotated[bool, typer.Option(help="Also SAM and ASAM at other radii.")] = False,
+    sweep: Annotated[bool, front.Option(help="Also SAM and ASAM at other radii.")] = False,
     workdir: options.Workdir = WORKDIR,
     time_limit: options.TimeLimit = None,
 ) -> None:

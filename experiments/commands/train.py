@@ -3,9 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from experiments.commands import options
+from experiments.commands import front, options
 
 if TYPE_CHECKING:
     from experiments.config.run_config import RunConfig
@@ -15,33 +13,34 @@ if TYPE_CHECKING:
 class Configuration:
     """What `run_config.make` takes, for one seed or several."""
 
-    dataset: Annotated[str, typer.Option(help="digits, cifar10 or cifar100.")] = "digits"
-    method: Annotated[str, typer.Option(help="sgd, sam or asam.")] = "asam"
-    model: Annotated[str | None, typer.Option(help="See the command models.")] = None
+    dataset: Annotated[str, front.Option(help="digits, cifar10 or cifar100.")] = "digits"
+    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "asam"
+    model: Annotated[str | None, front.Option(help="See the command models.")] = None
     epochs: options.Epochs = None
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the first on.")] = 1
-    rho: Annotated[float | None, typer.Option(help="Radius of the perturbation.")] = None
-    eta: Annotated[float | None, typer.Option(help="Added to every scale of T_w.")] = None
-    p: Annotated[float | None, typer.Option(help="Order of the region's norm; inf, too.")] = None
-    normalization: Annotated[str | None, typer.Option(help="elementwise or filterwise.")] = None
-    adapt: Annotated[str | None, typer.Option(help="not_bias or all: the leaves scaled.")] = None
-    label_noise: Annotated[float, typer.Option(help="Share of labels drawn anew.")] = 0.0
-    noise_seed: Annotated[int, typer.Option(help="Seed of the label noise.")] = 0
+    seed: Annotated[int, front.Option(min=0, help="The first seed.")] = 0
+    seeds: Annotated[int, front.Option(min=1, help="How many seeds, from the first on.")] = 1
+    rho: Annotated[float | None, front.Option(help="Radius of the perturbation.")] = None
+    eta: Annotated[float | None, front.Option(help="Added to every scale of T_w.")] = None
+    p: Annotated[float | None, front.Option(help="Order of the region's norm; inf, too.")] = None
+    normalization: Annotated[str | None, front.Option(help="elementwise or filterwise.")] = None
+    adapt: Annotated[str | None, front.Option(help="not_bias or all: the leaves scaled.")] = None
+    label_noise: Annotated[float, front.Option(help="Share of labels drawn anew.")] = 0.0
+    noise_seed: Annotated[int, front.Option(help="Seed of the label noise.")] = 0
     subset: options.Subset = None
-    batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 128
-    lr: Annotated[float, typer.Option(help="Largest learning rate, before the cosine.")] = 0.1
-    momentum: Annotated[float, typer.Option(help="Momentum factor.")] = 0.9
-    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.")] = None
-    weight_decay: Annotated[float, typer.Option(help="Added to the gradient, times w.")] = 5e-4
-    label_smoothing: Annotated[float | None, typer.Option(help="Share spread evenly.")] = None
-    augment: Annotated[bool | None, typer.Option(help="Crop, flip and cutout.")] = None
-    cutout: Annotated[int | None, typer.Option(help="Side of cutout's square; 0 for none.")] = None
+    batch_size: Annotated[int, front.Option(help="Images in a step.")] = 128
+    lr: Annotated[float, front.Option(help="Largest learning rate, before the cosine.")] = 0.1
+    momentum: Annotated[float, front.Option(help="Momentum factor.")] = 0.9
+    nesterov: Annotated[bool | None, front.Option(help="Nesterov's momentum.")] = None
+    weight_decay: Annotated[float, front.Option(help="Added to the gradient, times w.")] = 5e-4
+    label_smoothing: Annotated[float | None, front.Option(help="Share spread evenly.")] = None
+    augment: Annotated[bool | None, front.Option(help="Crop, flip and cutout.")] = None
+    cutout: Annotated[int | None, front.Option(help="Side of cutout's square; 0 for none.")] = None
     dtype: options.Dtype = "float32"
+    precision: options.Precision = "default"
     variant: Annotated[
-        str, typer.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
+        str, front.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
     ] = "exact"
-    weight: Annotated[float, typer.Option(help="Weight of LookSAM's, GSAM's, WSAM's rule.")] = 0.0
+    weight: Annotated[float, front.Option(help="Weight of LookSAM's, GSAM's, WSAM's rule.")] = 0.0
     devices: options.Devices = None
     perturb: options.Perturb = None
     batch_norm: options.BatchNorm = None
@@ -64,4 +63,4 @@ def train(wanted: Configuration, others: options.OtherProcesses, running: option
     devices = processes.join(devices=wanted.devices, **vars(others))
     for record in runner.run_all(wanted.of_each_seed(devices), running.options()):
         if processes.leads():
-            typer.echo(runner.sentence(record))
+            print(runner.sentence(record))

@@ -7,9 +7,9 @@ from experiments.benchmarks import sections as benchmarks
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.figures import sections as figures
-from experiments.reporting import report
+from experiments.reporting import accelerator, report
 from experiments.reporting import sections as accuracies
-from experiments.reporting.tables import groups
+from experiments.reporting.tables import by_platform, groups
 from experiments.training import result_lines, runner
 
 
@@ -36,10 +36,12 @@ def write_report(workdir: Path) -> tuple[Path, list[str]]:
     if not workdir.is_dir():
         raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
     runs, problems = result_lines.read(workdir)
+    here, *elsewhere = by_platform(runs).values() or [[]]
     sections = [
-        *accuracies.sections(groups(runs)),
+        *accuracies.sections(groups(here)),
         *figures.sections(workdir),
         *benchmarks.sections(workdir),
+        *accelerator.sections(workdir, [run for runs in elsewhere for run in runs]),
     ]
     return report.write(workdir, sections, problems), problems
 

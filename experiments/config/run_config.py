@@ -15,6 +15,7 @@ METHODS = ("sgd", "sam", "asam")
 NORMALIZATIONS = ("elementwise", "filterwise")
 ADAPTS = ("not_bias", "all")
 DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("default", "high", "highest")
 PERTURBS = ("all", "device")
 BATCH_NORMS = ("averaged", "device")
 
@@ -35,7 +36,13 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 # A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
 PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
 # Fields that came later: where they have these values, a run is named and written as before them.
-LATER = {"variant": EXACT, "weight": 0.0, "validation": 0.0, "test_every": 1}
+LATER = {
+    "variant": EXACT,
+    "weight": 0.0,
+    "validation": 0.0,
+    "test_every": 1,
+    "precision": "default",
+}
 
 
 def default_rho(dataset: str, method: str) -> float:
@@ -76,6 +83,7 @@ class RunConfig:
     weight: float
     validation: float
     test_every: int
+    precision: str
 
     def as_json(self) -> dict[str, Any]:
         """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
@@ -121,6 +129,7 @@ def make(
     weight: float = 0.0,
     validation: float = 0.0,
     test_every: int = 1,
+    precision: str = "default",
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
@@ -155,6 +164,7 @@ def make(
         weight=float(weight),
         validation=float(validation),
         test_every=test_every,
+        precision=precision,
     )
     check(config)
     return config
@@ -203,6 +213,7 @@ def check(config: RunConfig) -> None:
     """Raises ConfigError for a value that no run can have."""
     _one_of("model", config.model, tuple(MODEL_FILES))
     _one_of("dtype", config.dtype, DTYPES)
+    _one_of("precision", config.precision, PRECISIONS)
     _one_of("perturb", config.perturb, PERTURBS)
     _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
     _one_of("variant", config.variant, tuple(STEP_FORMS))

@@ -5,7 +5,7 @@ from pathlib import Path
 from experiments.config import plans
 from experiments.config.errors import ConfigError
 from experiments.reporting.summaries import digits_summary, measured_on
-from experiments.reporting.tables import groups
+from experiments.reporting.tables import by_platform, groups
 from experiments.training import result_lines
 
 BEGIN, END = "<!-- digits table: begin -->", "<!-- digits table: end -->"
@@ -16,7 +16,7 @@ def table(workdir: Path) -> str:
     wanted = [config.as_json() for config in plans.digits([plans.DIGITS_NOISE])]
     runs = [
         run
-        for run in result_lines.read(workdir)[0]
+        for run in next(iter(by_platform(result_lines.read(workdir)[0]).values()), [])
         if any(all(run.get(name) == value for name, value in one.items()) for one in wanted)
     ]
     if len(runs) < len(wanted):

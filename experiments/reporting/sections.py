@@ -1,8 +1,9 @@
 """What the report says of the accuracies of finished runs, in the paper's order."""
 
+import re
 from functools import partial
 
-from experiments.config import paper
+from experiments.config import paper, run_config
 from experiments.config.run_config import default_rho
 from experiments.reporting import curves
 from experiments.reporting.summaries import (
@@ -13,7 +14,10 @@ from experiments.reporting.summaries import (
     measured_on,
     paper_summary,
 )
-from experiments.reporting.tables import Group, noise_table
+from experiments.reporting.tables import Group, differing, noise_table, said_of
+
+# What the digits' sections tell apart by themselves; by anything else they are cut into settings.
+_TOLD = ("model", "method", "label_noise", "rho", "epochs", "eta", "adapt", "p", "normalization")
 
 
 def sections(found: list[Group]) -> list[Section]:
@@ -29,24 +33,40 @@ def _is_default(group: Group) -> bool:
 
 def _is_plain(group: Group) -> bool:
     """Whether nothing but the radius is other than the method's default."""
-    return group["p"] == 2.0 and group["normalization"] != "filterwise"
+    own = run_config.make(group["dataset"], group["method"])
+    names = ("p", "normalization", "eta", "adapt")
+    return all(group[name] == getattr(own, name) for name in names)
 
 
 def _digits(found: list[Group]) -> list[Section]:
+    """A part for each setting: runs that differ in dtype, say, stand under headings that say so."""
     digits = [g for g in found if g["dataset"] == "digits"]
+    names = differing(digits, (*_TOLD, "dataset"))
+    settings: dict[str, list[Group]] = {}
+    for group in digits:
+        words = [f"{name.replace('_', ' ')} {said_of(name, group)}" for name in names]
+        settings.setdefault(", ".join(words), []).append(group)
+    return [part for words, rows in settings.items() for part in _of_setting(rows, words)]
+
+
+def _of_setting(digits: list[Group], setting: str) -> list[Section]:
     made = []
+    said = f", {setting}" if setting else ""
+    file = "_" + re.sub(r"[^\w.]+", "_", setting) if setting else ""
     for model in sorted({g["model"] for g in digits}):
         rows = [g for g in digits if g["model"] == model and _is_plain(g)]
+        if len({g["epochs"] for g in rows}) > 1:  # a cell of this table has room for one
+            rows = [g for g in rows if g["epochs"] == run_config.make("digits").epochs]
         if len({g["label_noise"] for g in rows}) > 1:
             body = f"{noise_table(rows)}\n\n{NOISE_FOOTNOTE}"
-            made.append(Section(f"Digits, {model}, by label noise", body))
+            made.append(Section(f"Digits, {model}, by label noise{said}", body))
     for noise in sorted({g["label_noise"] for g in digits}):
         level = [g for g in digits if g["label_noise"] == noise]
         for model in sorted({g["model"] for g in level}):
             rows = [g for g in level if g["model"] == model]
             defaults = [g for g in rows if _is_default(g)]
             name = f"{100 * noise:g}% label noise"
-            tag = f"{model}_noise{100 * noise:g}"
+            tag = f"{model}_noise{100 * noise:g}{file}"
             pictures = []
             if defaults:
                 pictures.append(
@@ -61,7 +81,8 @@ def _digits(found: list[Group]) -> list[Section]:
                     (f"digits_{tag}_rho.png", partial(curves.rho_curves, rows, title=title))
                 )
             body = [digits_summary(rows), measured_on(rows), commands(rows)]
-            made.append(Section(f"Digits, {model}, {name}", "\n\n".join(body), tuple(pictures)))
+            title = f"Digits, {model}, {name}{said}"
+            made.append(Section(title, "\n\n".join(body), tuple(pictures)))
     return made
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments.reporting import precision
 from experiments.reporting.tables import Group, digits_table, paper_table
 
 FOOTNOTE = (
@@ -49,11 +50,14 @@ def measured_on(found: list[Group]) -> str:
     device = values(lambda r: f"{r['device']['kind']} ({r['device']['processors']} processors)")
     jax = values(lambda r: r["versions"]["jax"])
     flax = values(lambda r: r["versions"]["flax"])
+    arithmetic = values(precision.in_words)
     data = values(lambda r: f"{r['dataset']} {r['dataset_fingerprint']}")
     hours = sum(group.wall_seconds for group in found) / 3600
     seconds = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    # On a CPU float32 is what it says, and a table has a column for dtypes that differ.
+    said = "" if arithmetic == "float32" else f" {arithmetic};"
     return (
-        f"Measured on: {device}; JAX {jax}, Flax {flax}; data {data}; "
+        f"Measured on: {device}; JAX {jax}, Flax {flax};{said} data {data}; "
         f"{len(runs)} runs, {seconds} of training."
     )
 

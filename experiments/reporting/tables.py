@@ -1,17 +1,23 @@
 """Markdown tables from result lines: runs that differ in their seed alone make one row."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from experiments.config import paper
-from experiments.config.run_config import PAPER_EPOCHS, RunConfig, default_rho
+from experiments.config.run_config import LATER, PAPER_EPOCHS, RunConfig, default_rho
 from experiments.reporting.mean_std import format_mean_std, mean_std
+from experiments.training import result_lines
 
 Record = dict[str, Any]
 _SHARED = tuple(
     [field.name for field in dataclasses.fields(RunConfig) if field.name != "seed"]
     + ["dataset_fingerprint"]
 )
+# Where rows of several methods differ in these, the method says so already.
+_OF_METHOD = ("eta", "adapt", "p", "normalization")
+# What `method_name` and a column of its own say of a row in every table.
+_SAID = frozenset({"method", "p", "normalization", "rho", "epochs"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +28,12 @@ class Group:
 
     def __getitem__(self, name: str) -> Any:
         return self.runs[0][name]
+
+    def setting(self, name: str) -> Any:
+        """A value of the configuration; what an old line does not name had its default."""
+        if name == "platform":
+            return result_lines.platform(self.runs[0])
+        return self.runs[0].get(name, LATER.get(name))
 
     @property
     def final(self) -> list[float]:
@@ -45,13 +57,62 @@ def groups(records: list[Record]) -> list[Group]:
     """Runs grouped by all but their seed; groups in the order of their first run."""
     found: dict[tuple, list[Record]] = {}
     for record in records:
-        found.setdefault(tuple(record.get(name) for name in _SHARED), []).append(record)
+        key = *(record.get(name) for name in _SHARED), result_lines.platform(record)
+        found.setdefault(key, []).append(record)
     return [Group(tuple(sorted(runs, key=lambda r: r["seed"]))) for runs in found.values()]
+
+
+def by_platform(records: list[Record]) -> dict[str, list[Record]]:
+    """The lines of each kind of device, the CPU's first: numbers of two kinds are never mixed."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: result_lines.platform(r) != "cpu"):
+        found.setdefault(result_lines.platform(record), []).append(record)
+    return found
 
 
 def by_method(found: list[Group]) -> list[Group]:
     """The same groups: SGD, SAM, ASAM, and by rho within each."""
     return sorted(found, key=lambda g: (paper.METHODS.index(g["method"]), g["rho"]))
+
+
+def differing(found: list[Group], said: Iterable[str]) -> list[str]:
+    """What the rows differ in beyond what is said of each anyway."""
+    names = []
+    for name in (*_SHARED, "platform"):
+        if name in said:
+            continue
+        parts = [found]
+        if name in _OF_METHOD:
+            methods = {group["method"] for group in found}
+            parts = [[g for g in found if g["method"] == method] for method in methods]
+        if any(len({group.setting(name) for group in part}) > 1 for part in parts):
+            names.append(name)
+    return names
+
+
+def said_of(name: str, group: Group) -> str:
+    """A setting in a column of its own, or in a heading; exact, so that no two look alike."""
+    value = group.setting(name)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _with_what_differs(
+    header: list[str], rows: list[list[str]], found: list[Group], said: Iterable[str]
+) -> str:
+    """The table with a column for each setting in which rows differ unsaid."""
+    names = differing(found, said)
+    words = [name.replace("_", " ") for name in names]
+    cells = [[said_of(name, group) for name in names] for group in found]
+    return markdown([*header, *words], [row + more for row, more in zip(rows, cells, strict=True)])
+
+
+def _radius(group: Group) -> str:
+    if group["method"] == "sgd":
+        return "-"
+    short = f"{group['rho']:g}"
+    return short if float(short) == group["rho"] else repr(group["rho"])
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -79,19 +140,20 @@ def method_name(group: Group) -> str:
 
 def digits_table(found: list[Group]) -> str:
     """Method, rho, accuracies: for groups of one data set and noise level."""
+    found = by_method(found)
     rows = [
         [
             method_name(group),
-            "-" if group["method"] == "sgd" else f"{group['rho']:g}",
+            _radius(group),
             str(group["epochs"]),
             format_mean_std(group.final),
             format_mean_std(group.best),
             str(len(group.runs)),
         ]
-        for group in by_method(found)
+        for group in found
     ]
     header = ["method", "rho", "epochs", "final epoch, %", "best epoch, %", "runs"]
-    return markdown(header, rows)
+    return _with_what_differs(header, rows, found, _SAID)
 
 
 def noise_table(found: list[Group]) -> str:
@@ -133,14 +195,15 @@ def paper_table(found: list[Group]) -> str:
         known = order.index(model) if model in order else len(order)
         return (known, model, group["label_noise"], paper.METHODS.index(group["method"]))
 
-    for group in sorted(found, key=lambda g: (*place(g), g["rho"])):
+    found = sorted(found, key=lambda g: (*place(g), g["rho"]))
+    for group in found:
         images = group["train_images"]
         rows.append(
             [
                 paper.MODEL_NAMES.get(group["model"], group["model"]),
                 f"{100 * group['label_noise']:g}%",
                 method_name(group),
-                "-" if group["method"] == "sgd" else f"{group['rho']:g}",
+                _radius(group),
                 f"{images:,}",
                 str(group["epochs"]) + (" (reduced)" if group.reduced else ""),
                 format_mean_std(group.best),
@@ -165,4 +228,4 @@ def paper_table(found: list[Group]) -> str:
         "runs",
         "the paper's best, %",
     ]
-    return markdown(header, rows)
+    return _with_what_differs(header, rows, found, _SAID | {"model", "label_noise", "subset"})

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of one run (or of the seeds of one program), the last two kept.
+"""Orbax checkpoints of one run, the last two kept.
 
 Several processes share the folder: each writes what its devices hold, and all of them save, restore
 and remove together.

@@ -1,7 +1,9 @@
 """How long a list of runs will take, said before it starts."""
 
+import itertools
 import statistics
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -13,7 +15,8 @@ from experiments.datasets.arrays import Dataset
 from experiments.training import loops, provenance
 from experiments.training.spec import hyper_of, spec_of
 
-_TIMED_STEPS = 3
+# What is timed at least; the first of the loop's yields compiles.
+_STEPS, _YIELDS = 3, 2
 
 
 def gradients(config: RunConfig, dataset: Dataset) -> float:
@@ -27,18 +30,19 @@ def gradients(config: RunConfig, dataset: Dataset) -> float:
 
 
 def describe(
-    configs: list[RunConfig],
+    configs: Collection[RunConfig],
     datasets: dict[str, Dataset],
-    finished: list[dict[str, Any]],
+    finished: Collection[dict[str, Any]],
+    loop_name: str,
 ) -> str:
-    """The plan, a line for each network, and the time it will take."""
+    """The plan, a line for each network, and the time it will take in the loop of that name."""
     lines, total = [], 0.0
     for key, group in _by_cost(configs).items():
         count = sum(gradients(config, datasets[config.dataset]) for config in group)
         seconds = _from_results(group[0], finished)
         source = "from finished runs"
         if seconds is None:
-            seconds = _measured(group[0], datasets[group[0].dataset])
+            seconds = _measured(group[0], datasets[group[0].dataset], loop_name)
             source = "from a few steps"
         total += count * seconds
         model, batch_size, _ = key
@@ -58,19 +62,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _by_cost(configs: list[RunConfig]) -> dict[tuple[str, int, str], list[RunConfig]]:
+def _by_cost(configs: Collection[RunConfig]) -> dict[tuple[str, int, str], list[RunConfig]]:
     found: dict[tuple[str, int, str], list[RunConfig]] = {}
     for config in configs:
         found.setdefault((config.model, config.batch_size, config.dtype), []).append(config)
     return found
 
 
-def _from_results(config: RunConfig, finished: list[dict[str, Any]]) -> float | None:
+def _from_results(config: RunConfig, finished: Collection[dict[str, Any]]) -> float | None:
     """Seconds a gradient in finished runs of the same network on the same device."""
     device = provenance.device()
     rates = [
         record["wall_seconds"]
-        / record["seeds_in_program"]
+        / record.get("seeds_in_program", 1)  # of older lines
         / (record["epochs"] * (record["train_images"] // record["batch_size"]))
         / gradients_per_step(record["method"], record.get("variant", EXACT))
         for record in finished
@@ -80,14 +84,20 @@ def _from_results(config: RunConfig, finished: list[dict[str, Any]]) -> float | 
     return statistics.median(rates) if rates else None
 
 
-def _measured(config: RunConfig, dataset: Dataset) -> float:
-    """Seconds a gradient in a few steps; what is compiled for it, the run uses again."""
+def _measured(config: RunConfig, dataset: Dataset, loop_name: str) -> float:
+    """Seconds a gradient in a few steps of the loop, whose programs the run uses again."""
     prepared = arrays.prepare(dataset, config)
-    loop = loops.HostLoop(spec_of(config, dataset), prepared, hyper_of(config, 1), [config.seed])
-    state, times = loop.init(), []
-    for _ in range(_TIMED_STEPS):
+    per_epoch = len(prepared.train_labels) // config.batch_size
+    hyper = hyper_of(config, config.epochs * per_epoch)
+    loop = loops.make_loop(loop_name, spec_of(config, prepared), prepared, hyper, config.seed)
+    state, times, steps = loop.init(), [], 0
+    for epoch in itertools.count():
         started = time.perf_counter()
-        state = loop.one_step(state)
-        jax.block_until_ready(state)
-        times.append(time.perf_counter() - started)
-    return min(times) / gradients_per_step(config.method, config.variant)
+        for state, taken in loop.epoch(state, epoch, 0):  # noqa: B020
+            jax.block_until_ready(state)
+            times.append((time.perf_counter() - started) / taken)
+            steps += taken
+            if steps >= _STEPS and len(times) >= _YIELDS:
+                return min(times) / gradients_per_step(config.method, config.variant)
+            started = time.perf_counter()
+    raise AssertionError("an epoch has a step at least")

@@ -1,9 +1,10 @@
-"""Ways to run the same step: a host loop for the CPU, scan and vmap for accelerators.
+"""Ways to run the same step: a host loop for the CPU, a scan over an epoch for accelerators.
 
-On the CPU, XLA runs a convolution inside scan some 20 to 45 times slower than outside, and vmap
-over models turns convolutions into slow grouped ones; an accelerator gains from both. Several
-devices have a loop of their own, `sharded`. Every loop yields after a number of steps with the
-state so far, and the caller saves, stops or goes on.
+On the CPU, XLA runs a convolution inside scan some 20 to 45 times slower than outside; on an
+accelerator a scan spares a launch for every step. A loop trains one seed: several at once would
+turn convolutions into grouped ones, which are slow on both. Several devices have a loop of their
+own, `sharded`. Every loop yields after a number of steps with the state so far, and the caller
+saves, stops or goes on.
 """
 
 import dataclasses
@@ -26,14 +27,12 @@ EVALUATION_BATCH = 1000
 
 
 class HostLoop:
-    """One seed; the host launches each step, one ahead of the device at most."""
+    """The host launches each step, one ahead of the device at most."""
 
     name = "host"
 
-    def __init__(self, spec: StepSpec, dataset: Dataset, hyper: Hyper, seeds: list[int]):
-        if len(seeds) != 1:
-            raise ConfigError("the host loop trains one seed at a time; use --loop scan for more.")
-        self.spec, self.hyper, self.seed = spec, hyper, jnp.uint32(seeds[0])
+    def __init__(self, spec: StepSpec, dataset: Dataset, hyper: Hyper, seed: int):
+        self.spec, self.hyper, self.seed = spec, hyper, jnp.uint32(seed)
         self._numbers = jax.device_get(hyper)  # once, not at every step that might climb
         self._step = _jitted_step(spec.model.image_shape)
         self.train = (jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
@@ -44,8 +43,7 @@ class HostLoop:
         self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
 
     def init(self) -> TrainState:
-        state = stepping.jitted_init(self.spec.model, self.seed)
-        return state._replace(memory=gradients.init(self.spec, state.params))
+        return _init(self.spec, self.seed)
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """Yields (state, steps taken since the last yield) from step `start` of the epoch on."""
@@ -60,12 +58,6 @@ class HostLoop:
             previous = loss
             yield state, 1
 
-    def one_step(self, state: TrainState) -> TrainState:
-        """A step on the first epoch's order, to see how long one takes."""
-        images, labels = self.train
-        order = _order(self.spec, self.seed, jnp.int32(0), len(labels))
-        return self._step(self._at(state, 0), state, order, images, labels, self.hyper)[0]
-
     def _at(self, state: TrainState, step: int) -> StepSpec:
         """The spec of a step that climbs, or of one that does not, where there are both.
 
@@ -75,52 +67,48 @@ class HostLoop:
         return self.spec if climb is True else dataclasses.replace(self.spec, climb=bool(climb))
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
-        """Loss summed over the test set and number right, one entry for each seed."""
+        """Loss summed over the test set, and the number right."""
         weights = state.params, state.rest
         parts = [stepping.jitted_evaluate(self.spec.model, *weights, *c) for c in self.test]
         losses, correct = jax.device_get(list(zip(*parts, strict=True)))
-        return np.sum(losses, keepdims=True), np.sum(correct, keepdims=True)
+        return np.sum(losses), np.sum(correct)
 
 
 class ScanLoop:
-    """All seeds in one program: an epoch is one scan, vmapped over the seeds."""
+    """An epoch is one program, and so is the evaluation."""
 
     name = "scan"
 
-    def __init__(self, spec: StepSpec, dataset: Dataset, hyper: Hyper, seeds: list[int]):
-        self.spec, self.hyper = spec, hyper
-        self.seeds = jnp.asarray(seeds, jnp.uint32)
+    def __init__(self, spec: StepSpec, dataset: Dataset, hyper: Hyper, seed: int):
+        self.spec, self.hyper, self.seed = spec, hyper, jnp.uint32(seed)
         self.train = (jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
         images, labels = _chunks(dataset)
         self.test = (jnp.asarray(images), jnp.asarray(labels))
         self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
 
     def init(self) -> TrainState:
-        state = _init_seeds(self.spec.model, self.seeds)
-        remember = functools.partial(gradients.init, self.spec)
-        return state._replace(memory=jax.vmap(remember)(state.params))
+        return _init(self.spec, self.seed)
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """As HostLoop.epoch, in one yield; a state from within an epoch finishes that epoch."""
         steps = self.steps_per_epoch - start
         if steps:
             state = _scan_epoch(
-                self.spec, state, self.seeds, jnp.int32(epoch), *self.train, self.hyper, steps=steps
+                self.spec, state, self.seed, jnp.int32(epoch), *self.train, self.hyper, steps=steps
             )
             jax.block_until_ready(state.step)
             yield state, steps
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """As HostLoop.evaluate."""
-        return jax.device_get(
-            _evaluate_seeds(self.spec.model, state.params, state.rest, *self.test)
-        )
+        weights = state.params, state.rest
+        return jax.device_get(_evaluate_whole(self.spec.model, *weights, *self.test))
 
 
-def make_loop(name: str, spec: StepSpec, dataset: Dataset, hyper: Hyper, seeds: list[int]):
+def make_loop(name: str, spec: StepSpec, dataset: Dataset, hyper: Hyper, seed: int):
     """The loop of that name ('host', 'scan' or 'sharded')."""
     kinds = {"host": HostLoop, "scan": ScanLoop, "sharded": ShardedLoop}
-    return kinds[name](spec, dataset, hyper, seeds)
+    return kinds[name](spec, dataset, hyper, seed)
 
 
 def resolve(name: str, devices: int = 1) -> str:
@@ -134,6 +122,11 @@ def resolve(name: str, devices: int = 1) -> str:
     if name != "auto":
         return name
     return "host" if jax.default_backend() == "cpu" else "scan"
+
+
+def _init(spec: StepSpec, seed: jax.Array) -> TrainState:
+    state = stepping.jitted_init(spec.model, seed)
+    return state._replace(memory=gradients.init(spec, state.params))
 
 
 def _chunks(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -159,30 +152,19 @@ def _jitted_step(image_shape: tuple[int, int, int]):
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _init_seeds(spec, seeds):
-    return jax.vmap(functools.partial(stepping.init, spec))(seeds)
-
-
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1, static_argnames="steps")
-def _scan_epoch(spec, state, seeds, epoch, images, labels, hyper, *, steps):
-    def one_seed(state, seed):
-        order = stepping.epoch_order(spec, seed, epoch, len(labels))
+def _scan_epoch(spec, state, seed, epoch, images, labels, hyper, *, steps):
+    order = stepping.epoch_order(spec, seed, epoch, len(labels))
 
-        def body(state, _):
-            return stepping.train_step(spec, state, order, images, labels, hyper)
+    def body(state, _):
+        return stepping.train_step(spec, state, order, images, labels, hyper)
 
-        return jax.lax.scan(body, state, None, length=steps)[0]
-
-    return jax.vmap(one_seed)(state, seeds)
+    return jax.lax.scan(body, state, None, length=steps)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate_seeds(spec, params, rest, images, labels):
-    def one_seed(params, rest):
-        def chunk(c):
-            return stepping.evaluate(spec, params, rest, *c)
+def _evaluate_whole(spec, params, rest, images, labels):
+    def chunk(c):
+        return stepping.evaluate(spec, params, rest, *c)
 
-        return jax.tree.map(jnp.sum, jax.lax.map(chunk, (images, labels)))
-
-    return jax.vmap(one_seed)(params, rest)
+    return jax.tree.map(jnp.sum, jax.lax.map(chunk, (images, labels)))

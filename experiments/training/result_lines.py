@@ -50,15 +50,16 @@ def replace(workdir: Path, records: list[dict[str, Any]], name: str) -> None:
 def read(folder: Path, kind: str = RUN) -> tuple[list[dict[str, Any]], list[str]]:
     """All runs of one kind below a folder, and a sentence for each line that is not a whole one.
 
-    A run that was finished twice (in two folders, say) counts once: the first found is kept.
+    A run that was finished twice (in two folders, say) counts once on each kind of device, whose
+    last bits differ: the first found is kept.
     """
     records, problems = _lines(folder)
-    runs: dict[str, dict[str, Any]] = {}
+    runs: dict[tuple[str, str], dict[str, Any]] = {}
     for where, record in records:
         if record.get("kind", RUN) != kind:
             continue
         if all(name in record for name in _REQUIRED):
-            runs.setdefault(record["run_id"], record)
+            runs.setdefault((record["run_id"], platform(record)), record)
         else:
             problems.append(_flaw(where))
     return list(runs.values()), problems
@@ -67,6 +68,11 @@ def read(folder: Path, kind: str = RUN) -> tuple[list[dict[str, Any]], list[str]
 def read_kind(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The lines of one kind (of a figure, say) below a folder."""
     return [record for _, record in _lines(folder)[0] if record.get("kind") == kind]
+
+
+def platform(record: dict[str, Any]) -> str:
+    """'cpu', 'gpu' or 'tpu': where a line was measured."""
+    return record.get("device", {}).get("platform", "cpu")
 
 
 def _lines(folder: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:

@@ -60,7 +60,7 @@ def gradient(
 
 
 def gradients_per_step(state: Any, steps: Any) -> Any:
-    """What the steps so far cost, for one seed or several; None for another form's memory."""
+    """What a step cost so far, on average; None for another form's memory."""
     return 1 + state.ascents / steps if isinstance(state, ReusedDirection) else None
 
 

@@ -1,10 +1,9 @@
-"""Runs a list of configurations in a workdir: skips the finished, groups seeds, writes results."""
+"""Runs a list of configurations in a workdir: skips the finished, writes each one's result."""
 
 import contextlib
 import dataclasses
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ from experiments.training.lock import workdir_lock
 from experiments.training.progress import Progress
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
+
+# Other names that JAX has for the same.
+_PRECISIONS = {"bfloat16": "default", "tensorfloat32": "high", "float32": "highest"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ def run_all(
 
     With `announce` the plan and its estimated time are printed before the first run starts.
     """
+    configs = [_as_jax_is_set(config) for config in configs]
     loop_name = loops.resolve(options.loop, max((c.devices for c in configs), default=1))
     stop = StopRequest(options.time_limit)
     with contextlib.ExitStack() as stack, stop.catching_signals():
@@ -65,30 +68,29 @@ def run_all(
         if len(todo) < len(set(ids)) and processes.leads():
             print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
         if announce and todo:
-            plan = estimate.describe(list(todo.values()), datasets, list(finished.values()))
+            plan = estimate.describe(todo.values(), datasets, finished.values(), loop_name)
             print(plan, flush=True)
-        groups = _by_seed(todo.values()) if loop_name == "scan" else [[c] for c in todo.values()]
         total = sum(estimate.gradients(c, datasets[c.dataset]) for c in todo.values())
         progress = Progress(total, quiet=not processes.leads())
         try:
-            for group in groups:
-                dataset = datasets[group[0].dataset]
-                finished |= _run_group(group, dataset, options, loop_name, progress, stop)
+            for run_id, config in todo.items():
+                dataset = datasets[config.dataset]
+                finished[run_id] = _run(config, dataset, options, loop_name, progress, stop)
         finally:
             progress.close()
     return [finished[i] for i in ids]
 
 
-def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, stop):
-    """Trains one program and writes a line for each of its runs."""
-    ids = [config.run_id(dataset.fingerprint) for config in group]
-    prepared = arrays.prepare(dataset, group[0])
-    checkpoints = Checkpoints(options.checkpoints / "-".join(ids), options.checkpoint_seconds)
+def _run(config: RunConfig, dataset: Dataset, options: Options, loop_name, progress, stop):
+    """Trains one run and writes its line, before the next one starts."""
+    run_id = config.run_id(dataset.fingerprint)
+    prepared = arrays.prepare(dataset, config)
+    checkpoints = Checkpoints(options.checkpoints / run_id, options.checkpoint_seconds)
     keep = None
     if options.keep_every is not None:
-        keep = weights.Keeper(options.workdir, ids, options.keep_every, group[0].epochs)
-    summaries = train(
-        group,
+        keep = weights.Keeper(options.workdir, run_id, options.keep_every, config.epochs)
+    summary = train(
+        config,
         prepared,
         loop_name=loop_name,
         checkpoints=checkpoints,
@@ -96,28 +98,34 @@ def _run_group(group, dataset: Dataset, options: Options, loop_name, progress, s
         stop=stop,
         keep=keep,
     )
-    records = {}
-    for config, run_id, summary in zip(group, ids, summaries, strict=True):
-        records[run_id] = {
-            "kind": options.kind,
-            "run_id": run_id,
-            **config.as_json(),
-            **summary,
-            "labels_changed": round(prepared.labels_changed, 4),
-            "dataset_fingerprint": dataset.fingerprint,
-            "train_images": len(prepared.train_labels),
-            "test_images": len(prepared.test_labels),
-            "loop": loop_name,
-            "processes": jax.process_count(),
-            "command": provenance.command(),
-            "versions": provenance.versions(),
-            "device": provenance.device(),
-        }
-        if processes.leads():
-            result_lines.append(options.workdir, records[run_id])
-        progress.say(sentence(records[run_id]))
+    record = {
+        "kind": options.kind,
+        "run_id": run_id,
+        **config.as_json(),
+        **summary,
+        "labels_changed": round(prepared.labels_changed, 4),
+        "dataset_fingerprint": dataset.fingerprint,
+        "train_images": len(prepared.train_labels),
+        "test_images": len(prepared.test_labels),
+        "loop": loop_name,
+        "processes": jax.process_count(),
+        "command": provenance.command(),
+        "versions": provenance.versions(),
+        "device": provenance.device(),
+    }
+    if processes.leads():
+        result_lines.append(options.workdir, record)
+    progress.say(sentence(record))
     checkpoints.remove()
-    return records
+    return record
+
+
+def _as_jax_is_set(config: RunConfig) -> RunConfig:
+    """With jax_default_matmul_precision, where it is set, in the place of the default."""
+    wanted = jax.config.jax_default_matmul_precision
+    if config.precision != "default" or wanted is None:
+        return config
+    return dataclasses.replace(config, precision=_PRECISIONS.get(wanted, wanted))
 
 
 def _finished(options: Options) -> dict[str, dict[str, Any]]:
@@ -125,6 +133,9 @@ def _finished(options: Options) -> dict[str, dict[str, Any]]:
     records, problems = result_lines.read(options.workdir, options.kind)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+    # Of a run that several kinds of devices finished, the line of this one's.
+    here = jax.default_backend()
+    records.sort(key=lambda record: result_lines.platform(record) == here)
     finished = {record["run_id"]: record for record in records}
     _forget_checkpoints(options.checkpoints, finished)
     return finished
@@ -134,18 +145,10 @@ def _unique(configs: list[RunConfig]) -> list[str]:
     return list(dict.fromkeys(config.dataset for config in configs))
 
 
-def _by_seed(configs: Iterable[RunConfig]) -> list[list[RunConfig]]:
-    """Runs that differ in their seed alone, together."""
-    groups: dict[RunConfig, list[RunConfig]] = {}
-    for config in configs:
-        groups.setdefault(dataclasses.replace(config, seed=0), []).append(config)
-    return list(groups.values())
-
-
 def _forget_checkpoints(checkpoints: Path, finished: dict[str, Any]) -> None:
     """Removes what a process left that was killed between its last line and its tidying up."""
     for folder in checkpoints.glob("*"):
-        if all(run_id in finished for run_id in folder.name.split("-")):
+        if folder.name in finished:
             shutil.rmtree(folder)
 
 

@@ -25,15 +25,13 @@ EVALUATION_SHARE = 250
 
 
 class ShardedLoop:
-    """One seed on `spec.devices` devices; the host launches each step."""
+    """A step on `spec.devices` devices, launched by the host."""
 
     name = "sharded"
 
-    def __init__(self, spec: StepSpec, dataset: Dataset, hyper: Hyper, seeds: list[int]):
-        if len(seeds) != 1:
-            raise ConfigError("several devices train one seed at a time.")
+    def __init__(self, spec: StepSpec, dataset: Dataset, hyper: Hyper, seed: int):
         self.mesh = make_mesh(spec.devices)
-        self.spec, self.seed = spec, np.uint32(seeds[0])
+        self.spec, self.seed = spec, np.uint32(seed)
         self.hyper = self._replicate(hyper)
         share = len(dataset.train_labels) // spec.devices
         self.train = self._cut(dataset.train_images, share), self._cut(dataset.train_labels, share)
@@ -64,7 +62,7 @@ class ShardedLoop:
         """As HostLoop.evaluate."""
         parts = [self._evaluate(state.params, state.rest, *chunk) for chunk in self.test]
         losses, correct = jax.device_get(list(zip(*parts, strict=True)))
-        return np.sum(losses, keepdims=True), np.sum(correct, keepdims=True)
+        return np.sum(losses), np.sum(correct)
 
     def _test_chunks(self, dataset: Dataset):
         """The test set in chunks of all devices' shares; labels of -1 fill up the last one."""

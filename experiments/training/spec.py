@@ -23,6 +23,7 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: str
+    precision: str = "default"  # of products and convolutions
     norm_axis: str | None = None  # BatchNorm averages its statistics over this mapped axis
 
 
@@ -92,6 +93,7 @@ def spec_of(config: RunConfig, dataset: Dataset) -> StepSpec:
         mean=dataset.mean,
         std=dataset.std,
         dtype=config.dtype,
+        precision=config.precision,
         norm_axis=AXIS if config.devices > 1 and config.batch_norm == "averaged" else None,
     )
     names = {field.name for field in dataclasses.fields(StepSpec)} - {"model", "climb"}

@@ -6,6 +6,7 @@ resumes from a stored state goes on exactly as if it had never stopped. On sever
 its own share of the images, with an order and an augmentation of its own.
 """
 
+import contextlib
 import functools
 
 import jax
@@ -50,6 +51,11 @@ def train_step(
     spec: StepSpec, state: TrainState, order: jax.Array, images, labels, hyper: Hyper
 ) -> tuple[TrainState, jax.Array]:
     """One step of SGD, SAM or ASAM on the state's next batch; returns its loss, too."""
+    with precision(spec.model):
+        return _train_step(spec, state, order, images, labels, hyper)
+
+
+def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper):
     position = state.step % (order.shape[0] // spec.local_batch)
     index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, spec.local_batch)
     images_BxHxWxC = _prepare(spec, images[index_B], state.seed, state.step)
@@ -108,9 +114,17 @@ def evaluate(
     """
     model = nnx.merge(_graphdef(spec, train=train), params, rest, copy=True)
     inputs = augmentation.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
-    logits = model(inputs).astype(jnp.float32)
+    with precision(spec):
+        logits = model(inputs).astype(jnp.float32)
     losses = _cross_entropy(logits, jnp.maximum(labels, 0), jnp.float32(0))
     return jnp.sum(jnp.where(labels >= 0, losses, 0.0)), _correct(logits, labels)
+
+
+def precision(spec: ModelSpec) -> contextlib.AbstractContextManager:
+    """What the network is traced under; by default as JAX is set."""
+    if spec.precision == "default":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision(spec.precision)
 
 
 # One compilation for each spec, whoever calls.

@@ -1,4 +1,4 @@
-"""Trains the runs of one program from their last checkpoint to their end, epoch by epoch."""
+"""Trains one run from its last checkpoint to its end, epoch by epoch."""
 
 import hashlib
 import time
@@ -19,7 +19,7 @@ from experiments.training.stop import StopRequest
 
 
 def train(
-    configs: list[RunConfig],
+    config: RunConfig,
     dataset: Dataset,
     *,
     loop_name: str,
@@ -27,8 +27,8 @@ def train(
     progress: Progress,
     stop: StopRequest,
     keep: Callable[[int, TrainState], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Runs `configs`, which differ in their seeds alone, and returns what each came to.
+) -> dict[str, Any]:
+    """Runs `config` and returns what it came to.
 
     `dataset` is the prepared one: with label noise, cut to its subset. `keep` is called after each
     epoch with the number of finished epochs and the state; after a resumption perhaps again.
@@ -36,19 +36,18 @@ def train(
     Raises:
       Stopped: `stop` asked for it; a checkpoint is written first.
     """
-    config = configs[0]
-    seeds = [one.seed for one in configs]
     per_epoch = len(dataset.train_labels) // config.batch_size
     hyper = hyper_of(config, config.epochs * per_epoch)
-    loop = loops.make_loop(loop_name, spec_of(config, dataset), dataset, hyper, seeds)
+    loop = loops.make_loop(loop_name, spec_of(config, dataset), dataset, hyper, config.seed)
     state: TrainState = loop.init()
     step, history, seconds_before = 0, [], 0.0
     found = checkpoints.restore(state)
     if found is not None:
         step, state, stored = found
         history, seconds_before = stored["epochs"], stored["seconds"]
-    cost = gradients_per_step(config.method, config.variant) * len(seeds)
-    progress.start(_label(configs), step * cost)
+    cost = gradients_per_step(config.method, config.variant)
+    label = f"{config.dataset} {config.model} {config.method} seed {config.seed}"
+    progress.start(label, step * cost)
     started = time.monotonic()
 
     def stored_history():
@@ -67,49 +66,35 @@ def train(
         history.append(_epoch_record(loop, state, dataset, per_epoch * config.batch_size, tested))
         if keep is not None:
             keep(epoch + 1, state)
-    seconds = stored_history()["seconds"]
-    return [_summary(state, history, index, seconds, len(seeds)) for index in range(len(seeds))]
-
-
-def _label(configs: list[RunConfig]) -> str:
-    first = configs[0]
-    seeds = ",".join(str(config.seed) for config in configs)
-    return f"{first.dataset} {first.model} {first.method} seed {seeds}"
+    return _summary(state, history, stored_history()["seconds"])
 
 
 def _epoch_record(
     loop, state: TrainState, dataset: Dataset, seen: int, tested: bool
-) -> dict[str, list[float | None]]:
-    """The epoch's metrics, a list with one entry for each seed; None for a test that was not."""
+) -> dict[str, float | None]:
+    """The epoch's metrics; None for a test that was not."""
     loss_sum, correct = jax.device_get((state.loss_sum, state.correct_sum))
-    columns = {
-        "train_loss": np.atleast_1d(loss_sum) / loop.steps_per_epoch,
-        "train_accuracy": 100 * np.atleast_1d(correct) / seen,
+    record: dict[str, Any] = {
+        "train_loss": loss_sum / loop.steps_per_epoch,
+        "train_accuracy": 100 * correct / seen,
     }
-    record: dict[str, list[float | None]] = {}
     if tested:
         test_loss, test_correct = loop.evaluate(state)
         count = len(dataset.test_labels)
-        columns |= {"test_loss": test_loss / count, "test_accuracy": 100 * test_correct / count}
-    else:
-        untested = [None] * np.size(loss_sum)
-        record = {"test_loss": untested, "test_accuracy": untested}
-    return {n: [round(float(v), 4) for v in values] for n, values in columns.items()} | record
+        record |= {"test_loss": test_loss / count, "test_accuracy": 100 * test_correct / count}
+    record = {name: round(float(value), 4) for name, value in record.items()}
+    return record if tested else record | {"test_loss": None, "test_accuracy": None}
 
 
-def _summary(state, history, index: int, seconds: float, seeds: int) -> dict[str, Any]:
-    epochs = {name: [row[name][index] for row in history] for name in history[0]}
-    params = jax.tree.map(lambda x: np.asarray(x), state.params)
-    if np.ndim(state.step) > 0:
-        params = jax.tree.map(lambda x: x[index], params)
+def _summary(state: TrainState, history: list[dict], seconds: float) -> dict[str, Any]:
+    epochs = {name: [row[name] for row in history] for name in history[0]}
     cost = reused_direction.gradients_per_step(state.memory, state.step)
-    measured = {} if cost is None else {"gradients_per_step": float(np.atleast_1d(cost)[index])}
+    measured = {} if cost is None else {"gradients_per_step": float(cost)}
     return {
         "test_accuracy_final": epochs["test_accuracy"][-1],
         "test_accuracy_max": max(a for a in epochs["test_accuracy"] if a is not None),
-        "params_sha256": sha256(params),
+        "params_sha256": sha256(state.params),
         "wall_seconds": round(seconds, 2),
-        "seeds_in_program": seeds,
         "metrics": epochs,
         **measured,
     }

@@ -18,17 +18,15 @@ from experiments.training.spec import ModelSpec, TrainState
 
 
 class Keeper:
-    """Writes the weights of every so many epochs, and of the last, for each seed of a program."""
+    """Writes the weights of every so many epochs, and of the last."""
 
-    def __init__(self, workdir: Path, run_ids: list[str], every: int, epochs: int):
-        self._workdir, self._run_ids, self._every, self._last = workdir, run_ids, every, epochs
+    def __init__(self, workdir: Path, run_id: str, every: int, epochs: int):
+        self._workdir, self._run_id, self._every, self._last = workdir, run_id, every, epochs
 
     def __call__(self, epochs_done: int, state: TrainState) -> None:
         if epochs_done % self._every and epochs_done != self._last:
             return
-        for index, run_id in enumerate(self._run_ids):
-            one = state if np.ndim(state.step) == 0 else jax.tree.map(lambda x: x[index], state)  # noqa: B023
-            save(path_of(self._workdir, run_id, epochs_done), one.params, one.rest)
+        save(path_of(self._workdir, self._run_id, epochs_done), state.params, state.rest)
 
 
 def path_of(workdir: Path, run_id: str, epochs: int) -> Path:
