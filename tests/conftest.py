@@ -34,6 +34,7 @@ QUICKLY_COMPILED += (
     "communication",
     "landscape",
     "step_forms",
+    "export",
 )
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
