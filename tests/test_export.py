@@ -4,6 +4,7 @@ What such a program holds is its text, the same for all three platforms; here it
 """
 
 import functools
+import importlib.util
 import re
 
 import jax
@@ -23,7 +24,6 @@ from experiments.training import gradients
 from experiments.training import step as stepping
 from experiments.training.spec import hyper_of, spec_of
 
-pytest.importorskip("flatbuffers", reason="jax.export stores its programs by it")
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -36,10 +36,13 @@ DONATED = re.compile(r"tf\.aliasing_output|jax\.buffer_donor")
 def exported(function, arguments, donate=()):
     """The function for every platform, as it comes back from its bytes."""
     jitted = jax.jit(function, donate_argnums=donate)
-    whole = export.export(jitted, platforms=PLATFORMS)(*arguments)
-    again = export.deserialize(whole.serialize())
-    assert again.platforms == PLATFORMS
-    return again
+    program = export.export(jitted, platforms=PLATFORMS)(*arguments)
+    if importlib.util.find_spec("flatbuffers"):  # of the extra dev; without it JAX stores none
+        stored = export.deserialize(program.serialize())
+        assert stored.mlir_module() == program.mlir_module()
+        program = stored
+    assert program.platforms == PLATFORMS
+    return program
 
 
 def nothing_leaves_the_device_or_is_double(text):
@@ -138,6 +141,34 @@ def test_what_is_read_back_trains_as_the_step_does(name):
     for got, wanted in zip(again, expected, strict=True):
         np.testing.assert_array_equal(got, wanted)
     assert all(x.is_deleted() for x in own)
+
+
+def test_an_epoch_is_one_program():
+    """A scan over steps, as an accelerator runs it: nothing leaves it between two of them."""
+    _, step, arguments, held = of_case(EXACT)
+
+    def epoch(*arguments):
+        def body(state, _):
+            *state, loss = step(*state, *arguments[held:])
+            return state, loss
+
+        return jax.lax.scan(body, list(arguments[:held]), length=2)
+
+    text = exported(epoch, arguments, donate=tuple(range(held))).mlir_module()
+    nothing_leaves_the_device_or_is_double(text)
+    assert "stablehlo.while" in text and len(DONATED.findall(text)) == held
+
+
+@pytest.mark.parametrize(("precision", "named"), [("default", "DEFAULT"), ("highest", "HIGHEST")])
+def test_the_precision_of_a_run_is_that_of_every_product(precision, named):
+    """Forward and backward, in both passes."""
+    step, arguments, _ = training_step("mlp", "asam", precision=precision)
+    text = jax.jit(step).lower(*arguments).as_text()
+    products = re.findall(r"stablehlo\.dot_general.*", text)
+    assert len(products) >= 4
+    for product in products:
+        found = re.search(r"precision = \[(\w+), (\w+)\]", product)
+        assert (found.groups() if found else ("DEFAULT",) * 2) == (named, named)
 
 
 PARAMS, X, Y = many.problem()

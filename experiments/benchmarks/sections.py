@@ -5,6 +5,7 @@ from pathlib import Path
 from experiments.benchmarks import (
     fitted_report,
     leaves_cost,
+    loop_cost,
     pareto_report,
     sharpness_cost,
     step_cost,
@@ -19,6 +20,7 @@ def sections(workdir: Path) -> list[Section]:
         *fitted_report.sections(result_lines.read(workdir, fitted_report.KIND)[0]),
         *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
         *step_cost.sections(workdir),
+        *loop_cost.sections(workdir),
         *leaves_cost.sections(workdir),
         *sharpness_cost.sections(workdir),
     ]

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from experiments.benchmarks import compared_steps, torch_step
 from experiments.benchmarks.cheaper_steps import cheaper_steps
 from experiments.benchmarks.compared_steps import ComparedStep
+from experiments.reporting.precision import in_words
 from experiments.reporting.summaries import Section, commands_of
 from experiments.reporting.tables import markdown
 from experiments.training import cpu, provenance, result_lines
@@ -79,6 +80,7 @@ def measure(
 
     `cheap` names those of the cheap and refined forms of a step that are measured; None: all.
     """
+    elsewhere = torch_step.steps(model, batch_size, dtype) if torch else {}  # refused at once
     given = compared_steps.problem(model, batch_size, dtype)
     parts = [
         compared_steps.bare_gradient(given),
@@ -95,6 +97,7 @@ def measure(
         "model": model,
         "batch_size": batch_size,
         "dtype": dtype,
+        "precision": jax.config.jax_default_matmul_precision or "default",
         "repeats": repeats,
         "command": provenance.command(),
         "versions": provenance.versions(),
@@ -102,7 +105,7 @@ def measure(
     }
     if torch:
         shared["versions"] |= torch_step.versions()
-        elsewhere = torch_step.steps(model, batch_size)
+        shared["torch_tf32"] = torch_step.Machine(dtype, shared["precision"]).tf32
         timed += [TimedElsewhere(name, run) for name, run in elsewhere.items()]
     for one in timed:
         one.run()
@@ -199,7 +202,7 @@ def describe(records: list[dict[str, Any]]) -> str:
     torch = first["versions"].get("torch")
     beside = f" PyTorch {torch}, channels last, in the same rounds." if torch else ""
     return (
-        f"{first['model']}, batch {first['batch_size']}, {first['dtype']}, "
+        f"{first['model']}, batch {first['batch_size']}, {in_words(first)}, "
         f"{first['device']['kind']} ({first['device']['processors']} processors), JAX "
         f"{first['versions']['jax']}; medians over {first['repeats']} rounds.{beside}\n\n"
         f"{table(records)}\n\n"
@@ -211,7 +214,9 @@ def sections(workdir: Path) -> list[Section]:
     """A part of the report for each network, batch size and dtype that was measured."""
     measured: dict[str, list[dict[str, Any]]] = {}
     for record in result_lines.read_kind(workdir, KIND):
-        title = f"{record['model']}, batch {record['batch_size']}, {record['dtype']}"
+        title = f"{record['model']}, batch {record['batch_size']}, {in_words(record)}"
+        if result_lines.platform(record) != "cpu":
+            title += f", {record['device']['kind']}"
         measured.setdefault(title, []).append(record)
     return [
         Section(f"Cost of a step: {title}", f"{describe(records)}\n\n{commands_of(records[:1])}")
@@ -224,6 +229,7 @@ def run(
 ) -> None:
     """Measures, prints the table and stores the lines."""
     records = measure(model, batch_size, dtype, repeats, torch)
-    name = f"{KIND}_{model}_{batch_size}_{dtype}.jsonl"
+    here = result_lines.platform(records[0])
+    name = f"{KIND}_{model}_{batch_size}_{dtype}{'' if here == 'cpu' else f'_{here}'}.jsonl"
     result_lines.replace(workdir, records, name)
     print(f"{describe(records)}\n\nResult lines: {workdir / name}")

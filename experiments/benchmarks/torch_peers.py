@@ -25,12 +25,13 @@ def library() -> Any:
     return pytorch_optimizer
 
 
-def steps(torch, new_network: Callable[[], Any], images, labels) -> dict[str, Callable[[], float]]:
+def steps(machine, new_network: Callable[[], Any], images, labels) -> dict[str, Callable]:
     """For each peer a function that takes one step and returns its seconds; {} without them."""
     peers = library()
     if peers is None:
         return {}
-    sgd, step = torch.optim.SGD, _Stepper(torch, images, labels)
+    torch = machine.torch
+    sgd, step = torch.optim.SGD, _Stepper(machine, images, labels)
 
     def around(make, closures: int = 1, makes: int = 1) -> Callable[[], float]:
         network = new_network()
@@ -71,15 +72,17 @@ def steps(torch, new_network: Callable[[], Any], images, labels) -> dict[str, Ca
 class _Stepper:
     """Calls a peer as its documentation does."""
 
-    def __init__(self, torch, images, labels):
-        self.loss, self.images, self.labels = torch.nn.functional.cross_entropy, images, labels
+    def __init__(self, machine, images, labels):
+        self.machine, self.images, self.labels = machine, images, labels
+        self.loss = machine.torch.nn.functional.cross_entropy
 
     def of(self, network, optimizer, closures: int, makes: int) -> Callable[[], float]:
         """`closures`: 1, the first gradient is the caller's; 2, both are step's; 0, it has one."""
 
         def closure():
             optimizer.zero_grad()
-            value = self.loss(network(self.images), self.labels)
+            with self.machine.autocast():
+                value = self.loss(network(self.images), self.labels)
             value.backward()
             return value
 
@@ -89,6 +92,7 @@ class _Stepper:
                 if closures == 1:
                     closure()
                 optimizer.step(closure) if closures else optimizer.step()
+            self.machine.synchronize()
             return (time.perf_counter() - started) / makes
 
         return run

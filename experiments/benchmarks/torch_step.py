@@ -1,6 +1,7 @@
 """The authors' training step in PyTorch, written anew, to time ours against: needs `torch`.
 
-Channels last, which is PyTorch's faster layout on a CPU. ASAM scales the tensors whose name holds
+It runs on the kind of device that JAX computes on, and every step waits for it. Channels last,
+PyTorch's faster layout. bfloat16 is its autocast. ASAM scales the tensors whose name holds
 "weight" by |w| + eta; SAM none. Only the ResNets of two convolutions a block are here: what is
 compared is the step, not the network.
 """
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.benchmarks import torch_peers
@@ -38,25 +40,71 @@ def name_of(form: str) -> str:
     return f"PyTorch, {form}"
 
 
-def steps(model: str, batch_size: int) -> dict[str, Callable[[], float]]:
+class Machine:
+    """PyTorch on the kind of device that JAX computes on, with the arithmetic of a run.
+
+    Raises:
+      ConfigError: PyTorch is not installed, or has no such device.
+    """
+
+    def __init__(self, dtype: str = "float32", precision: str = "default"):
+        self.torch = torch = _torch()
+        backend = jax.default_backend()
+        if backend not in ("cpu", "gpu"):
+            raise ConfigError(f"--torch has no counterpart of JAX's {backend}; leave it out.")
+        if backend == "gpu" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"--torch: JAX computes on a GPU and this PyTorch ({torch.__version__}) sees none; "
+                "install one built for it, or compare on the CPU with JAX_PLATFORMS=cpu."
+            )
+        self.device = "cuda" if backend == "gpu" else "cpu"
+        self.dtype = dtype
+        self.tf32 = backend == "gpu" and dtype == "float32" and precision != "highest"
+        if backend == "gpu":
+            torch.backends.cudnn.allow_tf32 = self.tf32
+            torch.backends.cuda.matmul.allow_tf32 = self.tf32
+
+    def autocast(self):
+        """What a forward pass runs under."""
+        lower = self.dtype == "bfloat16"
+        return self.torch.autocast(self.device, dtype=self.torch.bfloat16, enabled=lower)
+
+    def synchronize(self) -> None:
+        """Waits until the device has done all that it was given."""
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def batch(self, size: int) -> tuple[Any, Any]:
+        """Random images, channels last, and labels."""
+        rng = np.random.default_rng(0)
+        images = self.torch.tensor(rng.normal(size=(size, 3, 32, 32)), dtype=self.torch.float32)
+        images = images.to(self.device, memory_format=self.torch.channels_last)
+        return images, self.torch.tensor(rng.integers(10, size=size)).to(self.device)
+
+    def network(self, model: str):
+        """The network of that name, fresh.
+
+        Raises:
+          ConfigError: there is none here.
+        """
+        if model not in DEPTHS:
+            raise ConfigError(
+                f"model {model!r} has no PyTorch counterpart; with --torch the known ones are: "
+                f"{', '.join(DEPTHS)}."
+            )
+        return _network(self.torch, DEPTHS[model]).to(self.device)
+
+
+def steps(model: str, batch_size: int, dtype: str = "float32") -> dict[str, Callable[[], float]]:
     """By name, for each of METHODS and each peer, a function that steps and returns its seconds."""
-    torch = _torch()
-    if model not in DEPTHS:
-        raise ConfigError(
-            f"model {model!r} has no PyTorch counterpart; with --torch the known ones are: "
-            f"{', '.join(DEPTHS)}."
-        )
-    rng = np.random.default_rng(0)
-    images = torch.tensor(rng.normal(size=(batch_size, 3, 32, 32)), dtype=torch.float32)
-    images = images.to(memory_format=torch.channels_last)
-    labels = torch.tensor(rng.integers(10, size=batch_size))
+    machine = Machine(dtype, jax.config.jax_default_matmul_precision or "default")
+    new_network = functools.partial(machine.network, model)
+    images, labels = machine.batch(batch_size)
     made = {
-        name_of(form): _step(torch, DEPTHS[model], images, labels, rho, adaptive)
+        name_of(form): step(machine, new_network(), images, labels, rho, adaptive)
         for form, (rho, adaptive) in METHODS.items()
     }
-
-    new_network = functools.partial(_network, torch, DEPTHS[model])
-    return made | torch_peers.steps(torch, new_network, images, labels)
+    return made | torch_peers.steps(machine, new_network, images, labels)
 
 
 def versions() -> dict[str, str]:
@@ -79,25 +127,36 @@ def _torch() -> Any:
     return torch
 
 
-def _step(torch, blocks: int, images, labels, rho: float, adaptive: bool) -> Callable[[], float]:
-    network = _network(torch, blocks)
+def step(
+    machine: Machine, network, images, labels, rho: float, adaptive: bool, *, compiled: bool = False
+) -> Callable[[], float]:
+    """A function that takes one step of the network, waits for it and returns its seconds.
+
+    `compiled`: forward and backward pass are `torch.compile`'s; the rest stays eager.
+    """
+    torch = machine.torch
     optimizer = torch.optim.SGD(
         network.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
-    loss = torch.nn.functional.cross_entropy
+    forward = torch.compile(network) if compiled else network
+
+    def backward() -> None:
+        optimizer.zero_grad()
+        with machine.autocast():
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+        loss.backward()
 
     def run() -> float:
         started = time.perf_counter()
-        optimizer.zero_grad()
-        loss(network(images), labels).backward()
+        backward()
         if rho:
             moved = _ascend(torch, network, rho, adaptive)
-            optimizer.zero_grad()
-            loss(network(images), labels).backward()
+            backward()
             with torch.no_grad():
                 for parameter, eps in moved:
                     parameter.sub_(eps)
         optimizer.step()
+        machine.synchronize()
         return time.perf_counter() - started
 
     return run

@@ -1,4 +1,4 @@
-"""The commands that measure: `benchmark step`, `leaves`, `sharpness`, `pareto` and `fitted`."""
+"""The commands that measure: speed, memory, compilation, and accuracy for its price."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ def benchmark_step(
         int, front.Option(min=1, help="Rounds; every form steps once in each.")
     ] = 10,
     torch: Annotated[
-        bool, front.Option(help="Also the authors' step in PyTorch, if installed.")
+        bool, front.Option(help="Also PyTorch's step, on the kind of device that JAX has.")
     ] = False,
     workdir: options.Workdir = WORKDIR,
 ) -> None:
@@ -25,6 +25,42 @@ def benchmark_step(
     from experiments.benchmarks import step_cost
 
     step_cost.run(workdir, model, batch_size, dtype, repeats, torch)
+
+
+@app.command("loop")
+def benchmark_loop(
+    model: Annotated[str, front.Option(help="See the command models.")] = "resnet20",
+    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "asam",
+    dtype: options.Dtype = "float32",
+    precision: options.Precision = "default",
+    batch_size: Annotated[int, front.Option(min=1, help="Images in a step.")] = 128,
+    images: Annotated[int, front.Option(min=1, help="Random images in an epoch.")] = 50_000,
+    rounds: Annotated[int, front.Option(min=1, help="Epochs that are timed.")] = 3,
+    loop: options.Loop = "auto",
+    trace: Annotated[
+        bool, front.Option(help="Also where the device's time goes, by JAX's profiler.")
+    ] = False,
+    torch: Annotated[
+        bool, front.Option(help="Also PyTorch's step, on the kind of device that JAX has.")
+    ] = False,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints how fast the loop that trains is here: images a second, an epoch, a step."""
+    from experiments.benchmarks import loop_cost
+
+    loop_cost.run(
+        workdir,
+        model=model,
+        method=method,
+        dtype=dtype,
+        precision=precision,
+        batch_size=batch_size,
+        images=images,
+        rounds=rounds,
+        loop=loop,
+        traced=trace,
+        torch=torch,
+    )
 
 
 @app.command("leaves")

@@ -1,0 +1,49 @@
+"""The loop that `train` uses, on random images of CIFAR's shape."""
+
+import jax
+import numpy as np
+
+from experiments.config.run_config import RunConfig
+from experiments.datasets import arrays
+from experiments.training import loops
+from experiments.training.spec import hyper_of, spec_of
+
+IMAGE_SHAPE = (32, 32, 3)
+TEST_IMAGES = 10_000  # CIFAR's; fewer where there are fewer to train on
+
+
+class RandomLoop:
+    """The loop of that name and configuration, on so many images drawn anew."""
+
+    def __init__(self, config: RunConfig, images: int, name: str):
+        rng = np.random.default_rng(0)
+
+        def drawn(count: int):
+            pictures = rng.integers(256, size=(count, *IMAGE_SHAPE), dtype=np.uint8)
+            return pictures, rng.integers(10, size=count, dtype=np.int32)
+
+        self.test_images = min(images, TEST_IMAGES)
+        whole = arrays.from_arrays("cifar10", 10, *drawn(images), *drawn(self.test_images))
+        dataset = arrays.prepare(whole, config)
+        per_epoch = len(dataset.train_labels) // config.batch_size
+        hyper = hyper_of(config, config.epochs * per_epoch)
+        self._loop = loops.make_loop(name, spec_of(config, dataset), dataset, hyper, config.seed)
+        self._state, self._epoch = self._loop.init(), 0
+        self.steps = self._loop.steps_per_epoch
+
+    def run(self, steps: int | None = None) -> int:
+        """Runs an epoch, or its first steps and perhaps some more; how many it took."""
+        state, taken = self._state, 0
+        for state, count in self._loop.epoch(self._state, self._epoch, 0):  # noqa: B007
+            taken += count
+            if steps is not None and taken >= steps:
+                break
+        jax.block_until_ready(state)
+        self._state, self._epoch = state, self._epoch + 1
+        if taken < self.steps:  # what follows begins with an epoch
+            self._state, self._epoch = self._loop.init(), 0
+        return taken
+
+    def evaluate(self) -> None:
+        """The whole test set, as after each epoch."""
+        self._loop.evaluate(self._state)
