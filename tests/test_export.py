@@ -27,9 +27,6 @@ from experiments.training.spec import hyper_of, spec_of
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Calls that leave a program's own instructions: marks of the partitioner, and random numbers, which
-# JAX has a kernel of its own for on a GPU.
-HARMLESS = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "cu_threefry2x32_ffi"}
 DONATED = re.compile(r"tf\.aliasing_output|jax\.buffer_donor")
 
 
@@ -47,9 +44,7 @@ def exported(function, arguments, donate=()):
 
 def nothing_leaves_the_device_or_is_double(text):
     """No float64, no call of the host, nothing sent or received."""
-    called = set(re.findall(r"custom_call @(\w+)", text))
-    assert called <= HARMLESS
-    assert "f64" not in text
+    assert "custom_call" not in text and "f64" not in text
     for word in (
         "stablehlo.send",
         "stablehlo.recv",

@@ -41,10 +41,10 @@ Subset = Annotated[
 ]
 Dtype = Annotated[str, front.Option(help="float32 or bfloat16, to compute in.")]
 Precision = Annotated[
-    str,
+    str | None,
     front.Option(
-        help="default, high or highest: of products and convolutions, jax_default_matmul_precision "
-        "in the step. On a GPU those of float32 are TF32 below highest."
+        help="default, high or highest, of products and convolutions; else what JAX is set to by "
+        "JAX_DEFAULT_MATMUL_PRECISION. On a GPU those of float32 are TF32 below highest."
     ),
 ]
 Noise = Annotated[

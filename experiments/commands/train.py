@@ -36,7 +36,7 @@ class Configuration:
     augment: Annotated[bool | None, front.Option(help="Crop, flip and cutout.")] = None
     cutout: Annotated[int | None, front.Option(help="Side of cutout's square; 0 for none.")] = None
     dtype: options.Dtype = "float32"
-    precision: options.Precision = "default"
+    precision: options.Precision = None
     variant: Annotated[
         str, front.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
     ] = "exact"
