@@ -4,9 +4,11 @@ import dataclasses
 import pathlib
 import re
 
+import jax
 import pytest
 
 from experiments.config import run_config
+from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.reporting import accelerator, precision, readme, sections, tables
 from experiments.training import result_lines
@@ -110,3 +112,30 @@ def test_the_accelerators_part_is_made_of_its_own_lines():
     for note in result_lines.read_kind(EVIDENCE, accelerator.NOTE):
         assert re.search(rf"\| {note['name']} .* {note['ms_step_seed']:.2f} ", part.body)
     assert "H200" not in readme.table(EVIDENCE)
+
+
+def test_what_is_known_of_a_difference_is_of_the_line_itself():
+    """Nothing is said of cutout or bfloat16 where a run had neither; nor above the paper's."""
+    made = run_config.make("cifar10", "asam", cutout=0)
+    copy = dict(fingerprint=accelerator._JPEG, platform="gpu")
+    record = line(made, **copy)
+    record["metrics"]["train_accuracy"] = [88.0]
+    (group,) = tables.groups([record])
+    known = accelerator._difference(group)
+    assert known is not None and "2.82 points below" in known and "JPEG" in known
+    assert "cutout" not in known and "computed in" not in known
+    (above,) = tables.groups([record | dict(test_accuracy_max=95.0)])
+    assert accelerator._difference(above) is None
+
+
+def test_what_jax_is_set_to_is_the_precision_of_a_run():
+    """Under JAX's own names for it, as the environment may have them; an option comes first."""
+    assert run_config.make().precision == "default"
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert run_config.make().precision == "high"
+        assert run_config.make(precision="highest").precision == "highest"
+    with jax.default_matmul_precision("BF16_BF16_F32"):
+        record = line(run_config.make(), platform="gpu")
+    assert precision.in_words(record) == "float32 (products by BF16_BF16_F32)"
+    with pytest.raises(ConfigError, match="unknown precision 'float32'; the known ones are: def"):
+        run_config.make(precision="float32")

@@ -46,6 +46,7 @@ def measure(
     name = loops.resolve(loop, config.devices)
     ours = RandomLoop(config, images, name)
     ours.run(2)  # at least: the second step is given what the first one donated
+    ours.restart()
     ours.evaluate()
     for one in others.values():
         one()
@@ -207,7 +208,7 @@ def run(
     model: str,
     method: str,
     dtype: str,
-    precision: str,
+    precision: str | None,
     batch_size: int,
     images: int,
     rounds: int,

@@ -28,11 +28,14 @@ class RandomLoop:
         per_epoch = len(dataset.train_labels) // config.batch_size
         hyper = hyper_of(config, config.epochs * per_epoch)
         self._loop = loops.make_loop(name, spec_of(config, dataset), dataset, hyper, config.seed)
-        self._state, self._epoch = self._loop.init(), 0
+        self.restart()
         self.steps = self._loop.steps_per_epoch
 
     def run(self, steps: int | None = None) -> int:
-        """Runs an epoch, or its first steps and perhaps some more; how many it took."""
+        """Runs an epoch, or its first steps and perhaps some more; how many it took.
+
+        After a part of an epoch `restart` comes before the next one.
+        """
         state, taken = self._state, 0
         for state, count in self._loop.epoch(self._state, self._epoch, 0):  # noqa: B007
             taken += count
@@ -40,9 +43,11 @@ class RandomLoop:
                 break
         jax.block_until_ready(state)
         self._state, self._epoch = state, self._epoch + 1
-        if taken < self.steps:  # what follows begins with an epoch
-            self._state, self._epoch = self._loop.init(), 0
         return taken
+
+    def restart(self) -> None:
+        """Begins anew, with fresh parameters."""
+        self._state, self._epoch = jax.block_until_ready(self._loop.init()), 0
 
     def evaluate(self) -> None:
         """The whole test set, as after each epoch."""

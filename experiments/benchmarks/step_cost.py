@@ -12,6 +12,7 @@ from tqdm import tqdm
 from experiments.benchmarks import compared_steps, torch_step
 from experiments.benchmarks.cheaper_steps import cheaper_steps
 from experiments.benchmarks.compared_steps import ComparedStep
+from experiments.config.run_config import precision_of_jax
 from experiments.reporting.precision import in_words
 from experiments.reporting.summaries import Section, commands_of
 from experiments.reporting.tables import markdown
@@ -97,7 +98,7 @@ def measure(
         "model": model,
         "batch_size": batch_size,
         "dtype": dtype,
-        "precision": jax.config.jax_default_matmul_precision or "default",
+        "precision": precision_of_jax(),
         "repeats": repeats,
         "command": provenance.command(),
         "versions": provenance.versions(),

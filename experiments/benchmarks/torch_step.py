@@ -24,6 +24,7 @@ from experiments.benchmarks.compared_steps import (
     WEIGHT_DECAY,
 )
 from experiments.config.errors import ConfigError
+from experiments.config.run_config import precision_of_jax
 
 ETA = 0.01
 DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}
@@ -97,7 +98,7 @@ class Machine:
 
 def steps(model: str, batch_size: int, dtype: str = "float32") -> dict[str, Callable[[], float]]:
     """By name, for each of METHODS and each peer, a function that steps and returns its seconds."""
-    machine = Machine(dtype, jax.config.jax_default_matmul_precision or "default")
+    machine = Machine(dtype, precision_of_jax())
     new_network = functools.partial(machine.network, model)
     images, labels = machine.batch(batch_size)
     made = {

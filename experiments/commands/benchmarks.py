@@ -32,7 +32,7 @@ def benchmark_loop(
     model: Annotated[str, front.Option(help="See the command models.")] = "resnet20",
     method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "asam",
     dtype: options.Dtype = "float32",
-    precision: options.Precision = "default",
+    precision: options.Precision = None,
     batch_size: Annotated[int, front.Option(min=1, help="Images in a step.")] = 128,
     images: Annotated[int, front.Option(min=1, help="Random images in an epoch.")] = 50_000,
     rounds: Annotated[int, front.Option(min=1, help="Epochs that are timed.")] = 3,

@@ -47,10 +47,10 @@ Recipe = Annotated[
     str, front.Option(help="paper, or script: all that the authors' script does otherwise.")
 ]
 Precision = Annotated[
-    str,
+    str | None,
     front.Option(
-        help="default, high or highest: of products and convolutions, jax_default_matmul_precision "
-        "in the step. On a GPU those of float32 are TF32 below highest."
+        help="default, high or highest, of products and convolutions; else what JAX is set to by "
+        "JAX_DEFAULT_MATMUL_PRECISION. On a GPU those of float32 are TF32 below highest."
     ),
 ]
 Noise = Annotated[

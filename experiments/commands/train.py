@@ -37,7 +37,7 @@ class Configuration:
     cutout: options.Cutout = None
     recipe: options.Recipe = "paper"
     dtype: options.Dtype = "float32"
-    precision: options.Precision = "default"
+    precision: options.Precision = None
     variant: Annotated[
         str, front.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
     ] = "exact"

@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+import jax
+
 from experiments.config.errors import ConfigError
 from experiments.config.model_names import MODEL_FILES
 from experiments.config.step_forms import EXACT, STEP_FORMS
@@ -16,6 +18,9 @@ NORMALIZATIONS = ("elementwise", "filterwise")
 ADAPTS = ("not_bias", "all")
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("default", "high", "highest")
+# Other names that JAX has for the same.
+_JAX_PRECISIONS = {"fastest": "default", "bfloat16": "default", "bfloat16_3x": "high"}
+_JAX_PRECISIONS |= {"tensorfloat32": "high", "float32": "highest"}
 PERTURBS = ("all", "device")
 RECIPES = ("paper", "script")
 BATCH_NORMS = ("averaged", "device")
@@ -137,12 +142,14 @@ def make(
     validation: float = 0.0,
     test_every: int = 1,
     recipe: str = "paper",
-    precision: str = "default",
+    precision: str | None = None,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
     _one_of("method", method, METHODS)
     _one_of("recipe", recipe, RECIPES)
+    if precision is not None:
+        _one_of("precision", precision, PRECISIONS)
     defaults = DATASET_DEFAULTS[dataset]
     if recipe == "script":
         nesterov = SCRIPT["nesterov"] if nesterov is None else nesterov
@@ -177,10 +184,16 @@ def make(
         validation=float(validation),
         test_every=test_every,
         recipe=recipe,
-        precision=precision,
+        precision=precision_of_jax() if precision is None else precision,
     )
     check(config)
     return config
+
+
+def precision_of_jax() -> str:
+    """What `jax_default_matmul_precision` is set to: what decides a result is in its line."""
+    wanted = jax.config.jax_default_matmul_precision or "default"
+    return _JAX_PRECISIONS.get(wanted, wanted)
 
 
 def _method_values(dataset, method, rho, eta, p, normalization, adapt) -> dict[str, Any]:
@@ -226,7 +239,6 @@ def check(config: RunConfig) -> None:
     """Raises ConfigError for a value that no run can have."""
     _one_of("model", config.model, tuple(MODEL_FILES))
     _one_of("dtype", config.dtype, DTYPES)
-    _one_of("precision", config.precision, PRECISIONS)
     _one_of("perturb", config.perturb, PERTURBS)
     _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
     _one_of("variant", config.variant, tuple(STEP_FORMS))

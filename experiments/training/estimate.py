@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from experiments.config.run_config import RunConfig
+from experiments.config.run_config import LATER, RunConfig
 from experiments.config.step_forms import EXACT, gradients_per_step
 from experiments.datasets import arrays
 from experiments.datasets.arrays import Dataset
@@ -17,6 +17,8 @@ from experiments.training.spec import hyper_of, spec_of
 
 # What is timed at least; the first of the loop's yields compiles.
 _STEPS, _YIELDS = 3, 2
+# What decides a gradient's time.
+_COST = ("model", "batch_size", "dtype", "precision")
 
 
 def gradients(config: RunConfig, dataset: Dataset) -> float:
@@ -46,7 +48,7 @@ def describe(
             seconds = _measured(group[0], datasets[group[0].dataset], loop_name)
             source = "from a few steps"
         total += count * seconds
-        model, batch_size, _ = key
+        model, batch_size, *_ = key
         lines.append(
             f"  {model}: {len(group)} runs, {count:,.0f} gradients of batch {batch_size}, "
             f"{seconds:.3f} s each ({source})"
@@ -63,10 +65,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _by_cost(configs: Collection[RunConfig]) -> dict[tuple[str, int, str], list[RunConfig]]:
-    found: dict[tuple[str, int, str], list[RunConfig]] = {}
+def _by_cost(configs: Collection[RunConfig]) -> dict[tuple, list[RunConfig]]:
+    found: dict[tuple, list[RunConfig]] = {}
     for config in configs:
-        found.setdefault((config.model, config.batch_size, config.dtype), []).append(config)
+        found.setdefault(tuple(getattr(config, name) for name in _COST), []).append(config)
     return found
 
 
@@ -79,7 +81,7 @@ def _from_results(config: RunConfig, finished: Collection[dict[str, Any]]) -> fl
         / (record["epochs"] * (record["train_images"] // record["batch_size"]))
         / gradients_per_step(record["method"], record.get("variant", EXACT))
         for record in finished
-        if all(record[n] == getattr(config, n) for n in ("model", "batch_size", "dtype"))
+        if all(record.get(n, LATER.get(n)) == getattr(config, n) for n in _COST)
         and record["device"] == device
     ]
     return statistics.median(rates) if rates else None

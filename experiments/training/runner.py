@@ -19,9 +19,6 @@ from experiments.training.progress import Progress
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
 
-# Other names that JAX has for the same.
-_PRECISIONS = {"bfloat16": "default", "tensorfloat32": "high", "float32": "highest"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -50,7 +47,6 @@ def run_all(
 
     With `announce` the plan and its estimated time are printed before the first run starts.
     """
-    configs = [_as_jax_is_set(config) for config in configs]
     loop_name = loops.resolve(options.loop, max((c.devices for c in configs), default=1))
     stop = StopRequest(options.time_limit)
     with contextlib.ExitStack() as stack, stop.catching_signals():
@@ -118,14 +114,6 @@ def _run(config: RunConfig, dataset: Dataset, options: Options, loop_name, progr
     progress.say(sentence(record))
     checkpoints.remove()
     return record
-
-
-def _as_jax_is_set(config: RunConfig) -> RunConfig:
-    """With jax_default_matmul_precision, where it is set, in the place of the default."""
-    wanted = jax.config.jax_default_matmul_precision
-    if config.precision != "default" or wanted is None:
-        return config
-    return dataclasses.replace(config, precision=_PRECISIONS.get(wanted, wanted))
 
 
 def _finished(options: Options) -> dict[str, dict[str, Any]]:
