@@ -40,7 +40,6 @@ QUICKLY_COMPILED += (
     "export",
     "docs",
     "examples",
-    "contract",
     "decoupled",
     "wrappers",
     "layouts",
