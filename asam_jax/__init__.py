@@ -4,10 +4,13 @@
 - `value_and_grad`: value at w and gradient at w + eps, in place of `jax.value_and_grad`
 - `sharpness_aware`: the optax link: gradient at w in, gradient at w + eps out
 - `asam`, `sam`: that link in front of a base optimizer
-- `friendly_ascent`, `gsam_descent`, `wsam_descent`, `look_descent`: refinements of that link
+- `friendly_ascent`, `gsam_descent`, `wsam_descent`, `stable_descent`, `look_descent`: refinements
+  of that link
+- `decoupled_wsam`: sharpness as a regularizer that passes by the base optimizer
 - `momentum_ascent`, `remember`: a step of one gradient, along what the optimizer remembers
 - `alternating`: the same for loops that own the gradient call
 - `sharpness`, `maximizer`: adaptive sharpness of a loss, and the eps that attains it
+- `radius_profile`: by how much the loss and its linearisation rise at several radii
 - `average_sharpness`: the rise of a loss under Gaussian noise in units of T_w
 - `generalization_bound_terms`: what Theorem 3 makes of sharpness, but for its O(1)
 - `identity`, `elementwise`, `filterwise`, `masked`: normalization operators T_w
@@ -21,13 +24,15 @@ from asam_jax._alternating import AlternatingState, alternating
 from asam_jax._average_sharpness import average_sharpness
 from asam_jax._bound import BoundTerms, generalization_bound_terms
 from asam_jax._collectives import AxisName
-from asam_jax._descent import Descent, gsam_descent, look_descent, wsam_descent
+from asam_jax._decoupled import DecoupledState, decoupled_wsam
+from asam_jax._descent import Descent, gsam_descent, look_descent, stable_descent, wsam_descent
 from asam_jax._direction import RememberState, friendly_ascent, momentum_ascent, remember
 from asam_jax._filters import FilterAxes, LayerAxes, flax_filter_axes, torch_filter_axes
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
 from asam_jax._operators import Operator, elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
+from asam_jax._radius_profile import RadiusProfile, radius_profile
 from asam_jax._rules import LeafPredicate, all_leaves, not_bias
 from asam_jax._sharpness import maximizer, sharpness
 from asam_jax._transform import Radius, SharpnessAwareState, sharpness_aware
@@ -38,18 +43,21 @@ __all__ = [
     "AlternatingState",
     "AxisName",
     "BoundTerms",
+    "DecoupledState",
     "Descent",
     "FilterAxes",
     "LayerAxes",
     "LeafPredicate",
     "Operator",
     "Radius",
+    "RadiusProfile",
     "RememberState",
     "SharpnessAwareState",
     "all_leaves",
     "alternating",
     "asam",
     "average_sharpness",
+    "decoupled_wsam",
     "elementwise",
     "filterwise",
     "flax_filter_axes",
@@ -63,10 +71,12 @@ __all__ = [
     "momentum_ascent",
     "not_bias",
     "perturbation",
+    "radius_profile",
     "remember",
     "sam",
     "sharpness",
     "sharpness_aware",
+    "stable_descent",
     "torch_filter_axes",
     "value_and_grad",
     "wsam_descent",

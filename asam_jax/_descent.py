@@ -38,15 +38,21 @@ def _stateless(combine: Callable[[PyTree, PyTree], PyTree]) -> Descent:
     )
 
 
-def gsam_descent(alpha: Scalar) -> Descent:
+def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
     """GSAM: also ascends in the part of g that is orthogonal to g', to close the surrogate gap.
 
         updates = g' - alpha * (g - <g, u> u),   u = g' / ||g'||_2
 
     where g is the gradient at w and g' that at w + eps. It costs no gradient beyond ASAM's two.
+    The loss at w + eps and the gap to it are minimized. With minimize_fp=False it is the loss at
+    w and the gap, which its authors find closer to plain training, with fewer spikes of the loss:
+
+        updates = g + alpha * (g' - <g', u> u),   u = g / ||g||_2
 
     Args:
-      alpha: the weight of the orthogonal part, a scalar of at least 0; may be traced. 0 is ASAM.
+      alpha: the weight of the orthogonal part, a scalar of at least 0; may be traced. 0 is ASAM,
+        or the base optimizer with minimize_fp=False.
+      minimize_fp: whether the loss at w + eps is minimized, or that at w; static.
 
     Returns:
       A `Descent` without state.
@@ -67,9 +73,45 @@ def gsam_descent(alpha: Scalar) -> Descent:
     """
     _checks.at_least("alpha", alpha, 0.0)
 
-    def combine(grads: PyTree, ascended: PyTree) -> PyTree:
+    def at_eps(grads: PyTree, ascended: PyTree) -> PyTree:
         _, unit = _vectors.norm_and_unit(ascended)
         return _vectors.plus(ascended, -jnp.asarray(alpha), _vectors.orthogonal(grads, unit))
+
+    def at_w(grads: PyTree, ascended: PyTree) -> PyTree:
+        _, unit = _vectors.norm_and_unit(grads)
+        return _vectors.plus(grads, jnp.asarray(alpha), _vectors.orthogonal(ascended, unit))
+
+    return _stateless(at_eps if minimize_fp else at_w)
+
+
+def stable_descent() -> Descent:
+    """Stable SAM: the gradient at w + eps with the length of that at w.
+
+        updates = ||g||_2 * g' / ||g'||_2
+
+    g' grows with rho, and where training diverges for it, a smaller learning rate would be needed;
+    its length does not. It costs no gradient beyond ASAM's two.
+
+    Returns:
+      A `Descent` without state. Where g' is 0, so are its updates.
+
+    >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
+    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
+    >>> w = jnp.array([3.0, 4.0])
+    >>> tx = asam_jax.sharpness_aware(5.0, descent=asam_jax.stable_descent())
+    >>> updates, _ = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
+    >>> print(np.asarray(jnp.linalg.norm(updates)).round(3))
+    10.0
+
+    References:
+      Tan et al., Stabilizing Sharpness-Aware Minimization Through A Simple Renormalization
+      Strategy, 2024.
+    """
+
+    def combine(grads: PyTree, ascended: PyTree) -> PyTree:
+        size, _ = _vectors.norm_and_unit(grads)
+        _, unit = _vectors.norm_and_unit(ascended)
+        return jax.tree.map(lambda u, g: (size.astype(u.dtype) * u).astype(g.dtype), unit, ascended)
 
     return _stateless(combine)
 
@@ -80,8 +122,8 @@ def wsam_descent(gamma: Scalar) -> Descent:
         updates = g + gamma / (1 - gamma) * (g' - g)
 
     the gradient of L(w) + gamma / (1 - gamma) * (L(w + eps) - L(w)). gamma = 0 descends along g,
-    1/2 is ASAM, more weighs sharpness more. (The coupled form; the published one can also apply
-    the second term past the base optimizer.)
+    1/2 is ASAM, more weighs sharpness more. This is the coupled form, all of which goes through the
+    base optimizer; `decoupled_wsam` applies the second term past it.
 
     Args:
       gamma: the weight, a scalar of at least 0 and less than 1; may be traced.

@@ -95,8 +95,9 @@ def sharpness_aware(
         the steps that climb: `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady the gradient
         of a small part of the mini-batch. Where each device has its own eps, so has this state.
       descent: a rule that combines the gradients at w and at w + eps: `gsam_descent(alpha)`,
-        `wsam_descent(gamma)` or, with `every`, `look_descent(weight)`. It sees both averaged over
-        axis_name, which takes two reductions instead of one where each device has its own eps.
+        `wsam_descent(gamma)`, `stable_descent()` or, with `every`, `look_descent(weight)`. It sees
+        both averaged over axis_name, which takes two reductions instead of one where each device
+        has its own eps.
 
     Returns:
       A transformation. Its state is a `SharpnessAwareState`: a step count, and what ascent and

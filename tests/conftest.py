@@ -23,6 +23,7 @@ from hypothesis import settings  # noqa: E402
 
 # Two workers share the files; the long ones go first, so that neither waits for the other at last.
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
+LONG += ("recipes",)
 
 # Most of these files' time is LLVM's, on programs that run a few times or never; what they assert
 # does not depend on the last bits.
@@ -34,7 +35,31 @@ QUICKLY_COMPILED += (
     "communication",
     "landscape",
     "step_forms",
+    "radius_profile",
+    "recipes",
     "export",
+    "docs",
+    "examples",
+    "contract",
+    "decoupled",
+    "wrappers",
+    "layouts",
+    "stacked",
+    "sharpness",
+    "average_sharpness",
+    "alternating",
+    "forms",
+    "forms_devices",
+    "accumulation",
+    "shard_map",
+    "pmap",
+    "sharded_jit",
+    "measures_in_use",
+    "schedules",
+    "mixed_precision",
+    "momentum_ascent",
+    "masked",
+    "gradient",
 )
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)

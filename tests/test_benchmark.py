@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 import asam_jax
-from experiments.benchmarks import leaves_cost, sharpness_cost, step_cost, torch_step
+from experiments.benchmarks import kernel_count, leaves_cost, sharpness_cost, step_cost, torch_step
 from experiments.config.errors import ConfigError
 from experiments.config.step_forms import STEP_FORMS
+from experiments.training import result_lines
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
@@ -73,8 +74,17 @@ def test_sharpness_is_timed_beside_its_floor():
         sharpness_cost.measure("mlp", 32, 5, repeats=1)
 
 
-def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
+def test_steps_are_compared_by_their_parameter_arrays(tmp_path, monkeypatch):
+    """And eps has three kernels for each array at most, where XLA fuses what it reduces."""
+
+    def small():
+        x = jnp.ones((2, leaves_cost.WIDTH))
+        return lambda params: leaves_cost.loss(params, x), leaves_cost.network(12)
+
+    monkeypatch.setattr(kernel_count, "NETWORKS", {"dense": small})
     leaves_cost.run(tmp_path, [3], repeats=1)
+    (line,) = result_lines.read_kind(tmp_path, kernel_count.KIND)
+    assert line["leaves"] == 12 and 12 <= line["kernels_fused"] <= 3 * 12 + 6
     (section,) = leaves_cost.sections(tmp_path)
     text = (tmp_path / "benchmark_leaves.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from experiments.commands.train import Configuration
-from experiments.config import run_config
+from experiments.config import plans, run_config
 from experiments.config.errors import ConfigError
+from experiments.figures import figure2, figure4
 
 
 @pytest.mark.parametrize(
@@ -30,12 +31,33 @@ def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
     assert made.adapt == ("not_bias" if method == "asam" else "none")
     assert made.normalization == {"sgd": "none", "sam": "identity", "asam": "elementwise"}[method]
     cifar = dataset != "digits"
-    assert (made.augment, made.cutout, made.nesterov) == (cifar, 16 if cifar else 0, cifar)
+    assert (made.augment, made.cutout, made.nesterov) == (cifar, 0, cifar)
 
 
 def test_the_authors_script_is_options_away():
-    made = run_config.make("cifar10", "asam", eta=0.0, cutout=0, nesterov=False)
+    made = run_config.make("cifar10", "asam", recipe="script")
     assert (made.eta, made.cutout, made.nesterov, made.augment) == (0.0, 0, False, True)
+    assert run_config.make("cifar10", "sgd", recipe="script").nesterov is False
+    assert run_config.make("cifar10", "asam", recipe="script", eta=0.01).eta == 0.01
+
+
+def test_appendix_b_keeps_its_cutout():
+    figures = [
+        *figure2.plan("cifar10", None, "sgd", epochs=None, label_noise=None),
+        *figure4.plan(
+            "cifar10",
+            None,
+            None,
+            label_noise=None,
+            seeds=1,
+            epochs=None,
+            subset=None,
+            dtype="float32",
+        ),
+    ]
+    assert {made.cutout for made in figures} == {16}
+    table = plans.table("cifar10", ["resnet20"], methods=None, noise=[0.0], cutout=16)
+    assert {made.cutout for made in table} == {16}
 
 
 def test_the_command_without_options_trains_what_make_makes_of_nothing():
@@ -84,6 +106,14 @@ def test_an_id_names_the_settings_and_the_data():
         ({"method": "sgd", "eta": 0.1}, "eta=0.1 means nothing to method 'sgd'"),
         ({"method": "sam", "normalization": "filterwise"}, "means nothing to method 'sam'"),
         ({"devices": 3}, "batch_size=128 is not a multiple of the 3 devices"),
+        ({"cutout": 8}, "cutout=8 is a part of augmentation"),
+        ({"recipe": "theirs"}, "unknown recipe 'theirs'; the known ones are: paper, script"),
+        ({"recipe": "script"}, "the authors' script for CIFAR on one device; leave --recipe out"),
+        (
+            {"dataset": "cifar10", "recipe": "script", "variant": "part4"},
+            "recipe='script' has no form 'part4'",
+        ),
+        ({"test_every": 0}, "test_every=0: the number of epochs between two tests"),
         ({"perturb": "device"}, "means nothing on one device; leave --perturb out"),
         ({"devices": 2, "batch_norm": "none"}, "unknown batch_norm 'none'"),
     ],

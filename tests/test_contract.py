@@ -46,10 +46,20 @@ FACTORIES = {
 
 
 EXACT = ["asam", "sam", "p_inf", "filterwise"]
+WRAPPERS = {
+    "decoupled WSAM": lambda base, rho=0.5: asam_jax.decoupled_wsam(base, 0.01, rho, gamma=0.6)
+}
+ALL = {**FACTORIES, **WRAPPERS}
+
+
+@pytest.fixture(params=ALL)
+def factory(request):
+    return ALL[request.param]
 
 
 @pytest.fixture(params=FACTORIES)
-def factory(request):
+def link_in_front(request):
+    """Those that are a link in front of a base, which sees nothing but what the link hands it."""
     return FACTORIES[request.param]
 
 
@@ -77,14 +87,14 @@ def test_is_an_extra_args_transformation_that_ignores_strays(factory):
     chex.assert_trees_all_equal(plain, stray)
 
 
-def test_hands_extra_arguments_on_to_the_base(factory):
+def test_hands_extra_arguments_on_to_the_base(link_in_front):
     """polyak_sgd steps by min(value / ||g||^2, max_learning_rate) g, with the handed-on value."""
     x, params = batch(0), jax.tree.map(jnp.asarray, W)
     f = gradient(x)
-    handed, _ = factory(optax.identity()).update(
-        f(params), factory(optax.identity()).init(params), params, grad_fn=f
+    handed, _ = link_in_front(optax.identity()).update(
+        f(params), link_in_front(optax.identity()).init(params), params, grad_fn=f
     )
-    tx = factory(optax.polyak_sgd(max_learning_rate=1e3))
+    tx = link_in_front(optax.polyak_sgd(max_learning_rate=1e3))
     updates, _ = tx.update(f(params), tx.init(params), params, grad_fn=f, value=jnp.float32(0.02))
     square = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(handed))
     expected = jax.tree.map(lambda g: -0.02 / square * g, handed)
@@ -153,11 +163,11 @@ def test_inject_hyperparams_takes_the_aliases_and_the_link_unchanged():
     chex.assert_trees_all_close(run(optax.chain(link, optax.sgd(0.1)))[0], params, rtol=1e-5)
 
 
-def test_named_chain_and_chain_agree(factory):
+def test_named_chain_and_chain_agree(link_in_front):
     named = optax.named_chain(
-        ("link", factory(optax.identity())), ("base", optax.sgd(0.05, momentum=0.9))
+        ("link", link_in_front(optax.identity())), ("base", optax.sgd(0.05, momentum=0.9))
     )
-    expected, _ = run(factory(optax.sgd(0.05, momentum=0.9)))
+    expected, _ = run(link_in_front(optax.sgd(0.05, momentum=0.9)))
     chex.assert_trees_all_equal(run(named)[0], expected)
 
 

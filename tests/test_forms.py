@@ -87,6 +87,17 @@ def gsam(memory, number, w, gradient, alpha=0.3):
     return mix(new, -alpha, orthogonal(g, new))
 
 
+def gsam_of_the_loss(memory, number, w, gradient, alpha=0.3):
+    g = gradient(w)
+    return mix(g, alpha, orthogonal(gradient(climbed(w, g)), g))
+
+
+def stable(memory, number, w, gradient):
+    g = gradient(w)
+    new = gradient(climbed(w, g))
+    return mix(zeros(w), np.sqrt(dot(g, g) / dot(new, new)), new)
+
+
 def wsam(memory, number, w, gradient, gamma=0.7):
     g = gradient(w)
     new = gradient(climbed(w, g))
@@ -103,6 +114,11 @@ FORMS = {
     "every third": (each_third, dict(every=3)),
     "LookSAM": (looking, dict(every=3, descent=asam_jax.look_descent(0.4))),
     "GSAM": (gsam, dict(descent=asam_jax.gsam_descent(0.3))),
+    "GSAM of the loss": (
+        gsam_of_the_loss,
+        dict(descent=asam_jax.gsam_descent(0.3, minimize_fp=False)),
+    ),
+    "Stable SAM": (stable, dict(descent=asam_jax.stable_descent())),
     "WSAM": (wsam, dict(descent=asam_jax.wsam_descent(0.7))),
     "Friendly SAM": (friendly, dict(ascent=asam_jax.friendly_ascent(0.8, 0.6))),
 }

@@ -77,4 +77,5 @@ def _spec(name: str) -> StepSpec:
         perturb="all",
         batch_norm="averaged",
         variant=name,
+        recipe="paper",
     )

@@ -144,7 +144,7 @@ def input_pipeline(batch_size: int) -> ComparedStep:
         start = number * batch_size % (count - batch_size)
         picked = images[jax.lax.dynamic_slice_in_dim(order, start, batch_size)]
         key = jax.random.fold_in(jax.random.key(0), number)
-        augmented = augmentation.augment(key, picked, pad=4, flip=True, cutout=16)
+        augmented = augmentation.augment(key, picked, pad=4, flip=True, cutout=0)
         batch = augmentation.normalize(augmented, (0.5,) * 3, (0.25,) * 3, jnp.dtype("float32"))
         return images, order, number + 1, batch
 

@@ -18,6 +18,7 @@ import optax
 from tqdm import tqdm
 
 import asam_jax
+from experiments.benchmarks import kernel_count
 from experiments.config.errors import ConfigError
 from experiments.reporting import style
 from experiments.reporting.summaries import Section, commands_of
@@ -126,7 +127,10 @@ def sections(workdir: Path) -> list[Section]:
     lines = result_lines.read_kind(workdir, KIND)
     if not lines:
         return []
-    body = "\n\n".join([table(lines), FOOTNOTE, _device(lines[0]), commands_of(lines[:1])])
+    parts = [table(lines), FOOTNOTE, _device(lines[0])]
+    if counted := result_lines.read_kind(workdir, kernel_count.KIND):
+        parts += [kernel_count.table(counted), kernel_count.FOOTNOTE]
+    body = "\n\n".join([*parts, commands_of(lines[:1])])
     picture = ("benchmark_leaves.png", partial(_picture, lines))
     return [Section("Compilation by number of parameter arrays", body, (picture,))]
 
@@ -198,5 +202,8 @@ def run(workdir: Path, leaves: list[int], repeats: int) -> None:
     for task in tqdm(tasks, desc="measuring", leave=False):
         lines.append(measure(*task, repeats) | origin)
         result_lines.replace(workdir, lines, f"{KIND}.jsonl")  # the largest take minutes
+    counted = [line | origin for line in kernel_count.measure()]
+    result_lines.replace(workdir, counted, f"{kernel_count.KIND}.jsonl")
     print(f"{table(lines)}\n\n{FOOTNOTE}\n\n{_device(lines[0])}\n")
+    print(f"{kernel_count.table(counted)}\n\n{kernel_count.FOOTNOTE}\n")
     print(f"Result lines: {workdir / f'{KIND}.jsonl'}")

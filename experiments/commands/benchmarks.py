@@ -110,7 +110,7 @@ def benchmark_pareto(
     ] = None,
     subset: options.Subset = None,
     augment: Annotated[
-        bool | None, front.Option(help="Crop, flip and cutout; else the data set's own.")
+        bool | None, front.Option(help="Crop and flip; else the data set's own.")
     ] = None,
     epochs: options.Epochs = None,
     seeds: options.Seeds = 5,

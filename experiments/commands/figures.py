@@ -1,4 +1,4 @@
-"""The commands that make the paper's figures, `figure1` to `figure4`, and `landscape`."""
+"""The commands that make the paper's figures, and what belongs to them: landscape, curvature."""
 
 from typing import Annotated
 
@@ -128,3 +128,35 @@ def landscape(
         dataset, model, label_noise, epochs=epochs, subset=subset, seed=seed, dtype=dtype
     )
     figure.run(configs, images, running.options())
+
+
+@app.command()
+@options.grouped
+def curvature(
+    dataset: Dataset = "digits",
+    model: Model = None,
+    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "sgd",
+    epochs: options.Epochs = None,
+    label_noise: LabelNoise = None,
+    subset: options.Subset = None,
+    images: Images = 256,
+    seed: Seed = 0,
+    dtype: options.Dtype = "float32",
+    *,
+    running: options.Running,
+) -> None:
+    """Curvature in the paper's coordinates, of the networks of figure2, which it trains first."""
+    from experiments.figures import curvature as figure
+    from experiments.figures import figure2
+
+    configs = figure2.plan(
+        dataset,
+        model,
+        method,
+        epochs=epochs,
+        label_noise=label_noise,
+        subset=subset,
+        seed=seed,
+        dtype=dtype,
+    )
+    figure.run(configs, figure2.Measuring(images), running.options())

@@ -40,6 +40,8 @@ def _add_table(
         epochs: options.Epochs = None,
         subset: options.Subset = None,
         dtype: options.Dtype = "float32",
+        cutout: options.Cutout = None,
+        recipe: options.Recipe = "paper",
         *,
         running: options.Running,
     ) -> None:
@@ -55,6 +57,8 @@ def _add_table(
             epochs=epochs,
             subset=subset,
             dtype=dtype,
+            cutout=cutout,
+            recipe=recipe,
         )
         train_and_report(configs, running.options())
 

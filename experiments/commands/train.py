@@ -33,8 +33,9 @@ class Configuration:
     nesterov: Annotated[bool | None, front.Option(help="Nesterov's momentum.")] = None
     weight_decay: Annotated[float, front.Option(help="Added to the gradient, times w.")] = 5e-4
     label_smoothing: Annotated[float | None, front.Option(help="Share spread evenly.")] = None
-    augment: Annotated[bool | None, front.Option(help="Crop, flip and cutout.")] = None
-    cutout: Annotated[int | None, front.Option(help="Side of cutout's square; 0 for none.")] = None
+    augment: Annotated[bool | None, front.Option(help="Crop and flip.")] = None
+    cutout: options.Cutout = None
+    recipe: options.Recipe = "paper"
     dtype: options.Dtype = "float32"
     precision: options.Precision = None
     variant: Annotated[

@@ -41,6 +41,8 @@ def table(
     epochs: int | None = None,
     subset: int | None = None,
     dtype: str = "float32",
+    cutout: int | None = None,
+    recipe: str = "paper",
 ) -> list[RunConfig]:
     """Rows of a table, seed by seed, so that a stopped command has some of every row.
 
@@ -58,6 +60,8 @@ def table(
             epochs=None if epochs is None else epochs * (2 if method == "sgd" else 1),
             subset=subset,
             dtype=dtype,
+            cutout=cutout,
+            recipe=recipe,
         )
         for seed in range(seeds)
         for model in models

@@ -22,6 +22,7 @@ PRECISIONS = ("default", "high", "highest")
 _JAX_PRECISIONS = {"fastest": "default", "bfloat16": "default", "bfloat16_3x": "high"}
 _JAX_PRECISIONS |= {"tensorfloat32": "high", "float32": "highest"}
 PERTURBS = ("all", "device")
+RECIPES = ("paper", "script")
 BATCH_NORMS = ("averaged", "device")
 
 # The paper's section 6.2 for CIFAR; on the digits the CIFAR-10 values serve, too.
@@ -30,14 +31,18 @@ DEFAULT_RHO = {
     "cifar10": {"sam": 0.05, "asam": 0.5},
     "cifar100": {"sam": 0.1, "asam": 1.0},
 }
-# Digits are 8x8 and centred: no augmentation, no smoothing. On CIFAR: label smoothing, padded crop,
-# flip and cutout of the paper's Appendix B. The paper's SGD cites Nesterov; one base optimizer
-# serves all three methods, so that the perturbation is the only difference between them.
+# Digits are 8x8 and centred: no augmentation, no smoothing. On CIFAR: label smoothing, padded crop
+# and flip; docs/reproducing.md says why no cutout. The paper's SGD cites Nesterov; one base
+# optimizer serves all three methods, so that the perturbation is the only difference between them.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": dict(model="cnn", epochs=30, label_smoothing=0.0, augment=False, nesterov=False),
     "cifar10": dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
     "cifar100": dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
 }
+APPENDIX_B_CUTOUT = 16  # Figures 2 and 4
+# The authors' script for CIFAR: what of it are values of a run. The rest is in the step: the
+# statistics of both passes, a learning rate for each epoch, the last, partial batch.
+SCRIPT = {"nesterov": False, "eta": 0.0}
 # A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
 PAPER_EPOCHS = {"sgd": 400, "sam": 200, "asam": 200}
 # Fields that came later: where they have these values, a run is named and written as before them.
@@ -46,6 +51,7 @@ LATER = {
     "weight": 0.0,
     "validation": 0.0,
     "test_every": 1,
+    "recipe": "paper",
     "precision": "default",
 }
 
@@ -88,6 +94,7 @@ class RunConfig:
     weight: float
     validation: float
     test_every: int
+    recipe: str
     precision: str
 
     def as_json(self) -> dict[str, Any]:
@@ -134,14 +141,19 @@ def make(
     weight: float = 0.0,
     validation: float = 0.0,
     test_every: int = 1,
+    recipe: str = "paper",
     precision: str | None = None,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     _one_of("dataset", dataset, DATASETS)
     _one_of("method", method, METHODS)
+    _one_of("recipe", recipe, RECIPES)
     if precision is not None:
         _one_of("precision", precision, PRECISIONS)
     defaults = DATASET_DEFAULTS[dataset]
+    if recipe == "script":
+        nesterov = SCRIPT["nesterov"] if nesterov is None else nesterov
+        eta = SCRIPT["eta"] if eta is None and method == "asam" else eta
     method_values = _method_values(dataset, method, rho, eta, p, normalization, adapt)
     augment = bool(defaults["augment"] if augment is None else augment)
     config = RunConfig(
@@ -162,7 +174,7 @@ def make(
             defaults["label_smoothing"] if label_smoothing is None else label_smoothing
         ),
         augment=augment,
-        cutout=(16 if augment else 0) if cutout is None else cutout,
+        cutout=0 if cutout is None else cutout,
         dtype=dtype,
         devices=devices,
         **_device_values(devices, perturb, batch_norm),
@@ -171,6 +183,7 @@ def make(
         weight=float(weight),
         validation=float(validation),
         test_every=test_every,
+        recipe=recipe,
         precision=precision_of_jax() if precision is None else precision,
     )
     check(config)
@@ -258,6 +271,19 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             f"variant={config.variant!r} is a form of sam and asam on one device; leave --variant "
             f"out for method {config.method!r} on {config.devices}."
+        )
+    if config.recipe == "script" and (config.dataset == "digits" or config.devices > 1):
+        raise ConfigError(
+            "recipe='script' is the authors' script for CIFAR on one device; leave --recipe out "
+            f"for {config.dataset} on {config.devices}."
+        )
+    if config.recipe == "script" and config.variant != EXACT:
+        raise ConfigError(
+            f"recipe='script' has no form {config.variant!r}; leave --variant or --recipe out."
+        )
+    if config.cutout and not config.augment:
+        raise ConfigError(
+            f"cutout={config.cutout} is a part of augmentation; leave --cutout or --no-augment out."
         )
     if config.batch_size % config.devices:
         raise ConfigError(

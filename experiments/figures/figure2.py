@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config import run_config
 from experiments.config.errors import ConfigError
-from experiments.config.run_config import RunConfig
+from experiments.config.run_config import APPENDIX_B_CUTOUT, RunConfig
 from experiments.datasets import arrays
 from experiments.figures import figure2_measures, figure2_picture, figure_lines
 from experiments.figures.evaluation_set import EvaluationSet
@@ -30,7 +30,7 @@ WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 DIGITS = dict(epochs=100, batch_size=64, label_noise=0.4)
 DIGITS_WEIGHT_DECAYS = tuple(round(10 * decay, 6) for decay in WEIGHT_DECAYS)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
-CIFAR = dict(epochs=200, batch_size=256, label_noise=0.0)
+CIFAR = dict(epochs=200, batch_size=256, label_noise=0.0, cutout=APPENDIX_B_CUTOUT)
 MODES = ("evaluation", "training")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.config import run_config
-from experiments.config.run_config import RunConfig
+from experiments.config.run_config import APPENDIX_B_CUTOUT, RunConfig
 from experiments.figures import figure_lines
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
@@ -60,6 +60,7 @@ def plan(
         epochs=epochs,
         subset=subset,
         dtype=dtype,
+        cutout=0 if small else APPENDIX_B_CUTOUT,
     )
     made = []
     for seed in range(seeds):

@@ -24,9 +24,10 @@ _COST = ("model", "batch_size", "dtype", "precision")
 def gradients(config: RunConfig, dataset: Dataset) -> float:
     """Gradient evaluations of one run, the unit of cost."""
     size = len(dataset.train_labels) if config.subset is None else config.subset
+    kept = size - round(size * config.validation)
     return (
         config.epochs
-        * (size // config.batch_size)
+        * spec_of(config, dataset).steps(kept)
         * gradients_per_step(config.method, config.variant)
     )
 

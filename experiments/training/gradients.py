@@ -59,6 +59,8 @@ def gradient(
     `climb` says whether this step climbs, where not all do.
     """
     form = STEP_FORMS[spec.variant]
+    if spec.recipe == "script" and spec.method != "sgd":
+        return *_with_both_statistics(spec, state, hyper.rho, loss_fn), state.memory
     if spec.method == "sgd" or spec.variant == EXACT:
         return *_exact(spec, loss_fn, hyper.rho)(state.params, state.rest), state.memory
     if form.reuses_direction:
@@ -131,6 +133,17 @@ def _exact(spec: StepSpec, loss_fn: LossFn, rho: jax.Array) -> Callable[..., Any
         axis_name=axis,
         perturb_axis_name=axis if spec.perturb == "all" else None,
     )
+
+
+def _with_both_statistics(spec: StepSpec, state: Held, rho, loss_fn: LossFn):
+    """As `_exact`, but BatchNorm's statistics move in both passes, as in the authors' script."""
+    (loss, (rest, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params, state.rest
+    )
+    eps = asam_jax.perturbation(state.params, grads, **_region(spec, rho))
+    at = jax.tree.map(jnp.add, state.params, eps)
+    grads, (rest, _) = jax.grad(loss_fn, has_aux=True)(at, rest)
+    return (loss, (rest, correct)), grads
 
 
 def _link(spec: StepSpec, form: StepForm, rho, weight) -> optax.GradientTransformationExtraArgs:

@@ -40,7 +40,7 @@ class HostLoop:
             (jnp.asarray(images), jnp.asarray(labels))
             for images, labels in zip(*_chunks(dataset), strict=True)
         ]
-        self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
+        self.steps_per_epoch = spec.steps(len(dataset.train_labels))
 
     def init(self) -> TrainState:
         return _init(self.spec, self.seed)
@@ -63,8 +63,9 @@ class HostLoop:
 
         Decided here, since a convolution inside a condition is as slow as inside scan.
         """
-        climb = stepping.climbs(self.spec, state, step, self._numbers)
-        return self.spec if climb is True else dataclasses.replace(self.spec, climb=bool(climb))
+        spec = self.spec.at(step, len(self.train[1]))
+        climb = stepping.climbs(spec, state, step, self._numbers)
+        return spec if climb is True else dataclasses.replace(spec, climb=bool(climb))
 
     def evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
         """Loss summed over the test set, and the number right."""
@@ -84,7 +85,7 @@ class ScanLoop:
         self.train = (jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels))
         images, labels = _chunks(dataset)
         self.test = (jnp.asarray(images), jnp.asarray(labels))
-        self.steps_per_epoch = len(dataset.train_labels) // spec.batch_size
+        self.steps_per_epoch = spec.steps(len(dataset.train_labels))
 
     def init(self) -> TrainState:
         return _init(self.spec, self.seed)
@@ -156,10 +157,13 @@ def _jitted_step(image_shape: tuple[int, int, int]):
 def _scan_epoch(spec, state, seed, epoch, images, labels, hyper, *, steps):
     order = stepping.epoch_order(spec, seed, epoch, len(labels))
 
-    def body(state, _):
+    def body(state, _, spec=spec):
         return stepping.train_step(spec, state, order, images, labels, hyper)
 
-    return jax.lax.scan(body, state, None, length=steps)[0]
+    last = spec.at(-1, len(labels))
+    partial = last != spec
+    state, _ = jax.lax.scan(body, state, None, length=steps - partial)
+    return body(state, None, last)[0] if partial else state
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -42,9 +42,13 @@ def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
 
 
 def epoch_order(spec: StepSpec, seed: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
-    """The device's images in an epoch's order; the remainder that fills no batch sits out."""
+    """The device's images in an epoch's order.
+
+    The remainder that fills no batch sits out, but in the authors' script.
+    """
     key = _device_key(spec, jax.random.fold_in(_stream(seed, _ORDER), epoch))
-    return jax.random.permutation(key, count)[: count // spec.local_batch * spec.local_batch]
+    order = jax.random.permutation(key, count)
+    return order if spec.keeps_partial else order[: count // spec.local_batch * spec.local_batch]
 
 
 def train_step(
@@ -56,8 +60,10 @@ def train_step(
 
 
 def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper):
-    position = state.step % (order.shape[0] // spec.local_batch)
-    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, spec.local_batch)
+    per_epoch = -(-order.shape[0] // spec.local_batch)
+    position = state.step % per_epoch
+    size = spec.images or spec.local_batch
+    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, size)
     images_BxHxWxC = _prepare(spec, images[index_B], state.seed, state.step)
     labels_B = labels[index_B]
     graphdef = _graphdef(spec.model, train=True)
@@ -78,7 +84,8 @@ def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper:
         functools.partial(loss_fn, images_BxHxWxC[:part], labels_B[:part]),
         climbs(spec, state, state.step, hyper) if spec.climb is None else spec.climb,
     )
-    progress = state.step.astype(jnp.float32) / hyper.total_steps
+    scheduled = state.step - position if spec.recipe == "script" else state.step
+    progress = scheduled.astype(jnp.float32) / hyper.total_steps
     lr = hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
     base = _base(lr, hyper.momentum, hyper.weight_decay, nesterov=spec.nesterov)
     updates, opt_state = base.update(grads, state.opt_state, state.params)

@@ -36,9 +36,11 @@ def train(
     Raises:
       Stopped: `stop` asked for it; a checkpoint is written first.
     """
-    per_epoch = len(dataset.train_labels) // config.batch_size
+    spec, images = spec_of(config, dataset), len(dataset.train_labels)
+    per_epoch = spec.steps(images)
+    seen = images if spec.keeps_partial else per_epoch * config.batch_size
     hyper = hyper_of(config, config.epochs * per_epoch)
-    loop = loops.make_loop(loop_name, spec_of(config, dataset), dataset, hyper, config.seed)
+    loop = loops.make_loop(loop_name, spec, dataset, hyper, config.seed)
     state: TrainState = loop.init()
     step, history, seconds_before = 0, [], 0.0
     found = checkpoints.restore(state)
@@ -63,7 +65,7 @@ def train(
             if pending:
                 raise pending
         tested = (epoch + 1) % config.test_every == 0 or epoch + 1 == config.epochs
-        history.append(_epoch_record(loop, state, dataset, per_epoch * config.batch_size, tested))
+        history.append(_epoch_record(loop, state, dataset, seen, tested))
         if keep is not None:
             keep(epoch + 1, state)
     return _summary(state, history, stored_history()["seconds"])
