@@ -23,7 +23,7 @@ from experiments.reporting.tables import markdown
 from experiments.training import loops, provenance, result_lines
 
 KIND = "benchmark_loop"
-TRACED_STEPS = 20  # at least; an epoch where that is one program
+TRACED_STEPS = 20  # at least; whole epochs where one is one program
 KERNELS = 12
 # Steps of PyTorch in a round, and the methods that it has by ours.
 TORCH_STEPS = 20

@@ -32,17 +32,19 @@ class RandomLoop:
         self.steps = self._loop.steps_per_epoch
 
     def run(self, steps: int | None = None) -> int:
-        """Runs an epoch, or its first steps and perhaps some more; how many it took.
+        """Runs an epoch, or so many steps and perhaps some more; how many it took.
 
         After a part of an epoch `restart` comes before the next one.
         """
-        state, taken = self._state, 0
-        for state, count in self._loop.epoch(self._state, self._epoch, 0):  # noqa: B007
-            taken += count
-            if steps is not None and taken >= steps:
-                break
-        jax.block_until_ready(state)
-        self._state, self._epoch = state, self._epoch + 1
+        taken = 0
+        while taken < (1 if steps is None else steps):
+            for state, count in self._loop.epoch(self._state, self._epoch, 0):
+                self._state = state
+                taken += count
+                if steps is not None and taken >= steps:
+                    break
+            self._epoch += 1
+        jax.block_until_ready(self._state)
         return taken
 
     def restart(self) -> None:
