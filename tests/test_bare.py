@@ -45,7 +45,7 @@ def closure(names):
         except importlib.metadata.PackageNotFoundError:  # of another system
             continue
         words = [need for need in needs if "extra ==" not in need]
-        todo += [normal(re.match(r"[\w.-]+", word).group()) for word in words]
+        todo += [normal(re.split(r"[^\w.-]", word, maxsplit=1)[0]) for word in words]
     return found
 
 

@@ -32,7 +32,7 @@ def test_the_test_set_judges_no_radius():
     assert {run.validation for run in tuning} == {0.5}
     assert {run.seed for run in tuning}.isdisjoint(range(plan.seeds))
     # It trains on as many images as the final runs do: on the same ones, and is judged by the next.
-    assert {run.subset * (1 - run.validation) for run in tuning} == {2500}
+    assert {(run.subset or 0) * (1 - run.validation) for run in tuning} == {2500}
     assert {(run.method, run.rho) for run in tuning} == {
         (method, rho) for method, radii in fitted.RADII.items() for rho in radii
     }

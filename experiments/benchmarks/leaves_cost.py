@@ -184,6 +184,9 @@ def _picture(lines: list[dict[str, Any]], path: Path) -> None:
             )
             panel.plot(*zip(*of_form, strict=True), "o-", color=colors[form], label=name, ms=3)
         panel.set(xscale="log", yscale="log", xlabel="parameter arrays", ylabel=label)
+        numbers = sorted({line["leaves"] for line in lines})
+        panel.set_xticks(numbers, [str(number) for number in numbers])
+        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0].legend(frameon=False)
     style.save(canvas, path)
 

@@ -54,7 +54,7 @@ def record(run: Callable[[], Any]) -> Profile:
         return read(ProfileData.from_file(str(path)))
 
 
-def read(data: ProfileData) -> Profile:
+def read(data: Any) -> Profile:
     """The profile of the first device that did anything; of the CPU, where there is no other.
 
     Raises:

@@ -192,7 +192,7 @@ def make(
 
 def precision_of_jax() -> str:
     """What `jax_default_matmul_precision` is set to: what decides a result is in its line."""
-    wanted = jax.config.jax_default_matmul_precision or "default"
+    wanted = getattr(jax.config, "jax_default_matmul_precision", None) or "default"
     return _JAX_PRECISIONS.get(wanted, wanted)
 
 

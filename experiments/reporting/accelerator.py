@@ -61,7 +61,8 @@ def _difference(group: Group) -> str | None:
         )
     if group["dtype"] != "float32":
         known.append(f"it computed in {group['dtype']}")
-    accuracy = group.runs[0]["metrics"]["train_accuracy"][-1]
+    (first, *_) = group.runs
+    accuracy = first["metrics"]["train_accuracy"][-1]
     return (
         f"One seed of {group['model']} reached {group.best[0]:.2f}%, {gap:.2f} points below the "
         f"paper's mean. What is known to differ: {'; '.join(known)}. How many points each makes, "
