@@ -61,8 +61,7 @@ def _difference(group: Group) -> str | None:
         )
     if group["dtype"] != "float32":
         known.append(f"it computed in {group['dtype']}")
-    (first, *_) = group.runs
-    accuracy = first["metrics"]["train_accuracy"][-1]
+    accuracy = group["metrics"]["train_accuracy"][-1]
     return (
         f"One seed of {group['model']} reached {group.best[0]:.2f}%, {gap:.2f} points below the "
         f"paper's mean. What is known to differ: {'; '.join(known)}. How many points each makes, "
