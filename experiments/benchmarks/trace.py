@@ -7,6 +7,7 @@ say) counts with the time that is its own.
 
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,10 +76,19 @@ def _operations(plane: str, line) -> list[_Event]:
     elif plane.startswith("/device:TPU"):
         kept = line.events if line.name == "XLA Ops" else ()
     elif plane == "/host:CPU":
-        kept = (event for event in line.events if "hlo_op" in dict(event.stats))
+        kept = (event for event in line.events if _names_an_operation(event))
     else:
         kept = ()
     return [_Event(e.start_ns, e.start_ns + e.duration_ns, e.name) for e in kept]
+
+
+def _names_an_operation(event) -> bool:
+    """Whether an event of the host is an operation of an XLA program."""
+    with warnings.catch_warnings():
+        # Python 3.13 says at the first of them that their type in jaxlib names no module. Where
+        # warnings are errors, jaxlib ends the process by it.
+        warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
+        return "hlo_op" in dict(event.stats)
 
 
 def _profile(lines: list[list[_Event]]) -> Profile:
