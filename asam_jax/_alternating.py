@@ -12,6 +12,7 @@ from asam_jax._checks import PyTree, Scalar
 from asam_jax._extras import without_own
 from asam_jax._operators import Operator, elementwise
 from asam_jax._perturbation import perturbation
+from asam_jax._reductions import every
 from asam_jax._transform import Radius
 
 
@@ -147,7 +148,7 @@ def alternating(
             return jax.tree.map(_in_wider, eps, updates), state._replace(
                 ascended=jnp.ones_like(state.ascended),
                 params=w,
-                finite=jnp.array([jnp.all(k) for k in jax.tree.leaves(kept)], jnp.bool_).all(),
+                finite=every([jnp.all(leaf) for leaf in jax.tree.leaves(kept)]),
             )
 
         def descend() -> tuple[PyTree, AlternatingState]:

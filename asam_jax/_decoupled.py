@@ -10,10 +10,9 @@ import optax
 from asam_jax import _checks, _collectives, _vectors
 from asam_jax._checks import PyTree, Scalar
 from asam_jax._collectives import AxisName
-from asam_jax._dtypes import widest
 from asam_jax._extras import without_own
 from asam_jax._operators import Operator
-from asam_jax._reductions import largest
+from asam_jax._reductions import every
 from asam_jax._transform import Radius, SharpnessAwareState, sharpness_aware
 
 
@@ -116,7 +115,7 @@ def decoupled_wsam(
         ascended, counted = link.update(updates, counted, params, grad_fn=grad_fn, climb=climb)
         grads = _collectives.mean(updates, axis_name)
         sharpness = _vectors.plus(_vectors.widened(ascended), -1.0, grads)
-        finite = _finite(sharpness)
+        finite = every([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(sharpness)])
         grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.full_like(g, jnp.nan)), grads)
         sharpness = jax.tree.map(lambda s: jnp.where(finite, s, jnp.zeros_like(s)), sharpness)
 
@@ -129,10 +128,3 @@ def decoupled_wsam(
         return _vectors.plus(steps, -weight, sharpness), DecoupledState(counted.count, base_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _finite(tree: PyTree) -> jax.Array:
-    """Whether all entries are finite."""
-    peaks = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(tree)]
-    dtype = widest(peak.dtype for peak in peaks)
-    return jnp.isfinite(largest([*peaks, jnp.zeros((), dtype)], dtype))

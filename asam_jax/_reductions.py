@@ -27,6 +27,11 @@ def total(numbers: Sequence[jax.Array], dtype: Any) -> jax.Array:
     return jnp.sum(_sorted(numbers, dtype)) if numbers else jnp.zeros((), dtype)
 
 
+def every(flags: Sequence[jax.Array]) -> jax.Array:
+    """Whether all of some booleans hold; of none, true."""
+    return _sorted(flags, jnp.uint8)[0] > 0 if flags else jnp.ones([], jnp.bool_)
+
+
 def power_of_two(number: jax.Array) -> jax.Array:
     """A power of two from `number` (of at least 0) to twice that, to scale by without rounding.
 
