@@ -1,5 +1,6 @@
 """The commands that make the paper's figures, and what belongs to them: landscape, curvature."""
 
+import dataclasses
 from typing import Annotated
 
 from experiments.commands import front, options
@@ -7,6 +8,7 @@ from experiments.commands.options import WORKDIR
 
 app = front.Commands()
 
+Method = Annotated[str, front.Option(help="sgd, sam or asam.")]
 Dataset = Annotated[str, front.Option(help="digits, cifar10 or cifar100.")]
 Model = Annotated[
     str | None, front.Option(help="See the command models. Without it the data set's own.")
@@ -16,6 +18,20 @@ LabelNoise = Annotated[
 ]
 Images = Annotated[int, front.Option(min=1, help="Training images that are measured on.")]
 Seed = Annotated[int, front.Option(min=0, help="Seed of the trainings.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure2Networks:
+    """Which networks figure2 trains: what `figure2.plan` takes."""
+
+    dataset: Dataset = "digits"
+    model: Model = None
+    method: Method = "sgd"
+    epochs: options.Epochs = None
+    label_noise: LabelNoise = None
+    subset: options.Subset = None
+    seed: Seed = 0
+    dtype: options.Dtype = "float32"
 
 
 @app.command()
@@ -29,19 +45,12 @@ def figure1(workdir: options.Workdir = WORKDIR) -> None:
 @app.command()
 @options.grouped
 def figure2(
-    dataset: Dataset = "digits",
-    model: Model = None,
-    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "sgd",
-    epochs: options.Epochs = None,
-    label_noise: LabelNoise = None,
-    subset: options.Subset = None,
+    networks: Figure2Networks,
     images: Images = 256,
     m: Annotated[int, front.Option(help="Images in a group of m-sharpness.")] = 8,
     batch_norm: Annotated[
         str, front.Option(help="evaluation (running statistics) or training (each group's own).")
     ] = "evaluation",
-    seed: Seed = 0,
-    dtype: options.Dtype = "float32",
     *,
     running: options.Running,
 ) -> None:
@@ -51,16 +60,7 @@ def figure2(
     """
     from experiments.figures import figure2 as figure
 
-    configs = figure.plan(
-        dataset,
-        model,
-        method,
-        epochs=epochs,
-        label_noise=label_noise,
-        subset=subset,
-        seed=seed,
-        dtype=dtype,
-    )
+    configs = figure.plan(**vars(networks))
     figure.run(configs, figure.Measuring(images, m, batch_norm), running.options())
 
 
@@ -133,15 +133,8 @@ def landscape(
 @app.command()
 @options.grouped
 def curvature(
-    dataset: Dataset = "digits",
-    model: Model = None,
-    method: Annotated[str, front.Option(help="sgd, sam or asam.")] = "sgd",
-    epochs: options.Epochs = None,
-    label_noise: LabelNoise = None,
-    subset: options.Subset = None,
+    networks: Figure2Networks,
     images: Images = 256,
-    seed: Seed = 0,
-    dtype: options.Dtype = "float32",
     *,
     running: options.Running,
 ) -> None:
@@ -149,14 +142,5 @@ def curvature(
     from experiments.figures import curvature as figure
     from experiments.figures import figure2
 
-    configs = figure2.plan(
-        dataset,
-        model,
-        method,
-        epochs=epochs,
-        label_noise=label_noise,
-        subset=subset,
-        seed=seed,
-        dtype=dtype,
-    )
+    configs = figure2.plan(**vars(networks))
     figure.run(configs, figure2.Measuring(images), running.options())
