@@ -11,13 +11,13 @@ that the final runs do not have. The test set chooses nothing.
 """
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from experiments.benchmarks import fitted_report
 from experiments.config import run_config
 from experiments.config.run_config import RunConfig
+from experiments.reporting.tables import groups
 from experiments.training import runner
 
 EPOCHS = 20
@@ -76,12 +76,5 @@ def run(plan: Plan, options: runner.Options) -> int:
 
 
 def choose(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Each method's radius of the best accuracy on the validation split; ties: the smaller."""
-    scores: dict[str, dict[float, list[float]]] = {}
-    for record in sorted(records, key=lambda record: record["rho"]):
-        radii = scores.setdefault(record["method"], {})
-        radii.setdefault(record["rho"], []).append(record["test_accuracy_final"])
-    return {
-        method: max(radii, key=lambda rho: statistics.mean(radii[rho]))
-        for method, radii in scores.items()
-    }
+    """Each method's radius at the one level of noise of these runs, as the report has it."""
+    return {method: rho for (_, method), rho in fitted_report.chosen(groups(records)).items()}
