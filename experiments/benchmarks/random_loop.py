@@ -6,7 +6,6 @@ import numpy as np
 from experiments.config.run_config import RunConfig
 from experiments.datasets import arrays
 from experiments.training import loops
-from experiments.training.spec import hyper_of, spec_of
 
 IMAGE_SHAPE = (32, 32, 3)
 TEST_IMAGES = 10_000  # CIFAR's; fewer where there are fewer to train on
@@ -24,10 +23,7 @@ class RandomLoop:
 
         self.test_images = min(images, TEST_IMAGES)
         whole = arrays.from_arrays("cifar10", 10, *drawn(images), *drawn(self.test_images))
-        dataset = arrays.prepare(whole, config)
-        per_epoch = len(dataset.train_labels) // config.batch_size
-        hyper = hyper_of(config, config.epochs * per_epoch)
-        self._loop = loops.make_loop(name, spec_of(config, dataset), dataset, hyper, config.seed)
+        self._loop = loops.of_run(name, config, arrays.prepare(whole, config))
         self.restart()
         self.steps = self._loop.steps_per_epoch
 

@@ -13,7 +13,7 @@ from experiments.config.step_forms import EXACT, gradients_per_step
 from experiments.datasets import arrays
 from experiments.datasets.arrays import Dataset
 from experiments.training import loops, provenance
-from experiments.training.spec import hyper_of, spec_of
+from experiments.training.spec import spec_of
 
 # What is timed at least; the first of the loop's yields compiles.
 _STEPS, _YIELDS = 3, 2
@@ -89,10 +89,7 @@ def _from_results(config: RunConfig, finished: Collection[dict[str, Any]]) -> fl
 
 def _measured(config: RunConfig, dataset: Dataset, loop_name: str) -> float:
     """Seconds a gradient in a few steps of the loop, whose programs the run uses again."""
-    prepared = arrays.prepare(dataset, config)
-    per_epoch = len(prepared.train_labels) // config.batch_size
-    hyper = hyper_of(config, config.epochs * per_epoch)
-    loop = loops.make_loop(loop_name, spec_of(config, prepared), prepared, hyper, config.seed)
+    loop = loops.of_run(loop_name, config, arrays.prepare(dataset, config))
     state, times, steps = loop.init(), [], 0
     for epoch in itertools.count():
         started = time.perf_counter()

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config.errors import ConfigError
+from experiments.config.run_config import RunConfig
 from experiments.datasets import arrays
 from experiments.datasets.arrays import Dataset
 from experiments.training import cpu, gradients
 from experiments.training import step as stepping
 from experiments.training.sharded_loop import ShardedLoop
-from experiments.training.spec import Hyper, StepSpec, TrainState
+from experiments.training.spec import Hyper, StepSpec, TrainState, hyper_of, spec_of
 
 EVALUATION_BATCH = 1000
 
@@ -110,6 +111,13 @@ def make_loop(name: str, spec: StepSpec, dataset: Dataset, hyper: Hyper, seed: i
     """The loop of that name ('host', 'scan' or 'sharded')."""
     kinds = {"host": HostLoop, "scan": ScanLoop, "sharded": ShardedLoop}
     return kinds[name](spec, dataset, hyper, seed)
+
+
+def of_run(name: str, config: RunConfig, dataset: Dataset):
+    """The loop of that name that trains a run on its prepared data."""
+    spec = spec_of(config, dataset)
+    hyper = hyper_of(config, config.epochs * spec.steps(len(dataset.train_labels)))
+    return make_loop(name, spec, dataset, hyper, config.seed)
 
 
 def resolve(name: str, devices: int = 1) -> str:

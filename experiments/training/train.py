@@ -14,7 +14,7 @@ from experiments.datasets.arrays import Dataset
 from experiments.training import loops, processes, reused_direction
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.progress import Progress
-from experiments.training.spec import TrainState, hyper_of, spec_of
+from experiments.training.spec import TrainState
 from experiments.training.stop import StopRequest
 
 
@@ -36,11 +36,9 @@ def train(
     Raises:
       Stopped: `stop` asked for it; a checkpoint is written first.
     """
-    spec, images = spec_of(config, dataset), len(dataset.train_labels)
-    per_epoch = spec.steps(images)
-    seen = images if spec.keeps_partial else per_epoch * config.batch_size
-    hyper = hyper_of(config, config.epochs * per_epoch)
-    loop = loops.make_loop(loop_name, spec, dataset, hyper, config.seed)
+    loop = loops.of_run(loop_name, config, dataset)
+    per_epoch = loop.steps_per_epoch
+    seen = min(per_epoch * config.batch_size, len(dataset.train_labels))
     state: TrainState = loop.init()
     step, history, seconds_before = 0, [], 0.0
     found = checkpoints.restore(state)
