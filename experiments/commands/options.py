@@ -40,9 +40,7 @@ Subset = Annotated[
     int | None, front.Option(help="Train on the first N images only; marked as reduced.")
 ]
 Dtype = Annotated[str, front.Option(help="float32 or bfloat16, to compute in.")]
-Cutout = Annotated[
-    int | None, front.Option(help="Side of cutout's square, 16 in Appendix B; 0 for none.")
-]
+Cutout = Annotated[int, front.Option(help="Side of cutout's square, 16 in Appendix B; 0 for none.")]
 Recipe = Annotated[
     str, front.Option(help="paper, or script: all that the authors' script does otherwise.")
 ]

@@ -40,7 +40,7 @@ def _add_table(
         epochs: options.Epochs = None,
         subset: options.Subset = None,
         dtype: options.Dtype = "float32",
-        cutout: options.Cutout = None,
+        cutout: options.Cutout = 0,
         recipe: options.Recipe = "paper",
         *,
         running: options.Running,

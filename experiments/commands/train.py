@@ -34,7 +34,7 @@ class Configuration:
     weight_decay: Annotated[float, front.Option(help="Added to the gradient, times w.")] = 5e-4
     label_smoothing: Annotated[float | None, front.Option(help="Share spread evenly.")] = None
     augment: Annotated[bool | None, front.Option(help="Crop and flip.")] = None
-    cutout: options.Cutout = None
+    cutout: options.Cutout = 0
     recipe: options.Recipe = "paper"
     dtype: options.Dtype = "float32"
     precision: options.Precision = None

@@ -41,7 +41,7 @@ def table(
     epochs: int | None = None,
     subset: int | None = None,
     dtype: str = "float32",
-    cutout: int | None = None,
+    cutout: int = 0,
     recipe: str = "paper",
 ) -> list[RunConfig]:
     """Rows of a table, seed by seed, so that a stopped command has some of every row.

@@ -8,22 +8,14 @@ from typing import Any
 
 import jax
 
+from experiments.config.checks import check, one_of
+from experiments.config.choices import DATASETS, METHODS, PRECISIONS, RECIPES
 from experiments.config.errors import ConfigError
-from experiments.config.model_names import MODEL_FILES
-from experiments.config.step_forms import EXACT, STEP_FORMS
+from experiments.config.step_forms import EXACT
 
-DATASETS = ("digits", "cifar10", "cifar100")
-METHODS = ("sgd", "sam", "asam")
-NORMALIZATIONS = ("elementwise", "filterwise")
-ADAPTS = ("not_bias", "all")
-DTYPES = ("float32", "bfloat16")
-PRECISIONS = ("default", "high", "highest")
 # Other names that JAX has for the same.
 _JAX_PRECISIONS = {"fastest": "default", "bfloat16": "default", "bfloat16_3x": "high"}
 _JAX_PRECISIONS |= {"tensorfloat32": "high", "float32": "highest"}
-PERTURBS = ("all", "device")
-RECIPES = ("paper", "script")
-BATCH_NORMS = ("averaged", "device")
 
 # The paper's section 6.2 for CIFAR; on the digits the CIFAR-10 values serve, too.
 DEFAULT_RHO = {
@@ -131,7 +123,7 @@ def make(
     weight_decay: float = 5e-4,
     label_smoothing: float | None = None,
     augment: bool | None = None,
-    cutout: int | None = None,
+    cutout: int = 0,
     dtype: str = "float32",
     devices: int = 1,
     perturb: str | None = None,
@@ -145,11 +137,11 @@ def make(
     precision: str | None = None,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
-    _one_of("dataset", dataset, DATASETS)
-    _one_of("method", method, METHODS)
-    _one_of("recipe", recipe, RECIPES)
+    one_of("dataset", dataset, DATASETS)
+    one_of("method", method, METHODS)
+    one_of("recipe", recipe, RECIPES)
     if precision is not None:
-        _one_of("precision", precision, PRECISIONS)
+        one_of("precision", precision, PRECISIONS)
     defaults = DATASET_DEFAULTS[dataset]
     if recipe == "script":
         nesterov = SCRIPT["nesterov"] if nesterov is None else nesterov
@@ -174,7 +166,7 @@ def make(
             defaults["label_smoothing"] if label_smoothing is None else label_smoothing
         ),
         augment=augment,
-        cutout=0 if cutout is None else cutout,
+        cutout=cutout,
         dtype=dtype,
         devices=devices,
         **_device_values(devices, perturb, batch_norm),
@@ -233,65 +225,3 @@ def _device_values(devices: int, perturb: str | None, batch_norm: str | None) ->
     # One eps and one set of statistics for the whole batch: what the paper's code, which runs on
     # one device, computes.
     return dict(perturb=perturb or "all", batch_norm=batch_norm or "averaged")
-
-
-def check(config: RunConfig) -> None:
-    """Raises ConfigError for a value that no run can have."""
-    _one_of("model", config.model, tuple(MODEL_FILES))
-    _one_of("dtype", config.dtype, DTYPES)
-    _one_of("perturb", config.perturb, PERTURBS)
-    _one_of("batch_norm", config.batch_norm, BATCH_NORMS)
-    _one_of("variant", config.variant, tuple(STEP_FORMS))
-    if config.method == "asam":
-        _one_of("normalization", config.normalization, NORMALIZATIONS)
-        _one_of("adapt", config.adapt, ADAPTS)
-    for name, low, high, meaning in (
-        ("rho", 0, math.inf, "the radius of the perturbation"),
-        ("eta", 0, math.inf, "the stabilizer of the normalization operator"),
-        ("p", 1, math.inf, "the order of the norm"),
-        ("label_noise", 0, 1, "the probability that a training label is drawn anew"),
-        ("label_smoothing", 0, 1, "the weight of the uniform distribution in the target"),
-        ("lr", 0, math.inf, "the largest learning rate"),
-        ("momentum", 0, 1, "the momentum factor"),
-        ("weight_decay", 0, math.inf, "the weight decay factor"),
-        ("epochs", 1, math.inf, "the number of passes over the training images"),
-        ("batch_size", 1, math.inf, "the number of images in a step"),
-        ("subset", 1, math.inf, "the number of training images"),
-        ("cutout", 0, math.inf, "the side of the square that cutout blanks"),
-        ("devices", 1, math.inf, "the number of devices that share a batch"),
-        ("weight", 0, math.inf, "the weight of the variant's rule"),
-        ("test_every", 1, math.inf, "the number of epochs between two tests"),
-        ("validation", 0, 0.9, "the share of the training images held out to choose by"),
-    ):
-        value = getattr(config, name)
-        if value is not None and not low <= value <= high:
-            bound = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ConfigError(f"{name}={value!r}: {meaning} must be {bound}.")
-    if config.variant != EXACT and (config.method == "sgd" or config.devices > 1):
-        raise ConfigError(
-            f"variant={config.variant!r} is a form of sam and asam on one device; leave --variant "
-            f"out for method {config.method!r} on {config.devices}."
-        )
-    if config.recipe == "script" and (config.dataset == "digits" or config.devices > 1):
-        raise ConfigError(
-            "recipe='script' is the authors' script for CIFAR on one device; leave --recipe out "
-            f"for {config.dataset} on {config.devices}."
-        )
-    if config.recipe == "script" and config.variant != EXACT:
-        raise ConfigError(
-            f"recipe='script' has no form {config.variant!r}; leave --variant or --recipe out."
-        )
-    if config.cutout and not config.augment:
-        raise ConfigError(
-            f"cutout={config.cutout} is a part of augmentation; leave --cutout or --no-augment out."
-        )
-    if config.batch_size % config.devices:
-        raise ConfigError(
-            f"batch_size={config.batch_size} is not a multiple of the {config.devices} devices "
-            "that share it; choose one with --batch-size."
-        )
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {name} {value!r}; the known ones are: {', '.join(known)}.")

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from experiments.config.run_config import LATER, PRECISIONS
+from experiments.config.choices import PRECISIONS
+from experiments.config.run_config import LATER
 from experiments.training import result_lines
 
 # Of float32 at each jax_default_matmul_precision, as jax.lax.Precision documents it.
