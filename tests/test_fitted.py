@@ -1,6 +1,9 @@
 """`benchmark fitted`: what is chosen and trained, and the table, from lines written down here."""
 
+import pytest
+
 from experiments.benchmarks import fitted, fitted_report
+from experiments.config.errors import ConfigError
 from experiments.config.run_config import DEFAULT_RHO
 from experiments.reporting.tables import groups
 
@@ -20,10 +23,13 @@ TUNING = [
     line("asam", 2.0, 20.0, seed=3, validation=0.5),
 ]
 
+CHOSEN = {("sam", "exact"): 0.1, ("asam", "exact"): 0.5}
+
 
 def test_the_best_radius_is_chosen_and_of_equals_the_smaller():
-    assert fitted.choose(TUNING) == {"sam": 0.1, "asam": 0.5}
-    assert fitted_report.chosen(groups(TUNING)) == {(0.4, "sam"): 0.1, (0.4, "asam"): 0.5}
+    assert fitted.choose(TUNING) == CHOSEN
+    found = fitted_report.chosen(groups(TUNING))
+    assert found == {(0.4, "sam", "exact"): 0.1, (0.4, "asam", "exact"): 0.5}
 
 
 def test_the_test_set_judges_no_radius():
@@ -38,8 +44,22 @@ def test_the_test_set_judges_no_radius():
     }
 
 
+def test_forms_choose_from_the_same_radii_and_are_trained_at_their_own():
+    plan = fitted.Plan([0.4], 2, 1, ["last", "early4"])
+    tuning = [(run.variant, run.rho) for run in plan.tuning(0.4) if run.method == "asam"]
+    assert tuning == [(f, r) for f in ("exact", "last", "early4") for r in fitted.RADII["asam"]]
+    final = plan.final(0.4, CHOSEN | {("asam", "last"): 2.0})
+    assert [(run.rho, run.seed) for run in final if run.variant == "last"] == [(2.0, 0), (2.0, 1)]
+
+
+@pytest.mark.parametrize("form", ["exact", "look4", "nonsense"])
+def test_a_form_that_a_radius_alone_does_not_set_is_refused(form):
+    with pytest.raises(ConfigError, match=f"forms: '{form}' is not a form .* those are: every4"):
+        fitted.Plan([0.4], 2, 1, [form])
+
+
 def test_every_method_is_trained_at_both_radii_and_sgd_for_both_lengths():
-    final = fitted.Plan([0.4], 2).final(0.4, {"sam": 0.1, "asam": 0.5})
+    final = fitted.Plan([0.4], 2).final(0.4, CHOSEN)
     made = [(run.method, run.rho, run.epochs) for run in final if run.seed == 1]
     assert made == [
         ("sgd", 0.0, 20),
@@ -73,6 +93,24 @@ def test_the_table():
         "41.00",
         "41.00 (0.5)",
         "87.68 / 90.62 / 90.89",
+    ]
+
+
+def test_the_table_of_forms_has_each_at_its_own_radius():
+    last = dict(variant="last", validation=0.5, seed=3)
+    tuning = [*TUNING, line("asam", 1.0, 20.0, **last), line("asam", 2.0, 30.0, **last)]
+    final = [
+        line("sgd", 0.0, 20.0),
+        line("sam", 0.1, 60.0),
+        line("asam", 0.5, 40.0),
+        line("asam", 1.0, 70.0),  # the paper's, had it been another than the chosen one
+        line("asam", 2.0, 35.0, variant="last"),
+    ]
+    rows = fitted_report.forms(groups(tuning + final), 0.4)
+    assert [(g["method"], g["rho"], g.final) for g in rows] == [
+        ("sgd", 0.0, [20.0]),
+        ("asam", 0.5, [40.0]),
+        ("asam", 2.0, [35.0]),
     ]
 
 

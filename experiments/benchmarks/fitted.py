@@ -6,8 +6,9 @@ labels and 99.96% on labels of which 40% were drawn anew, in a minute on two cor
 more and change neither. Everything else is the paper's.
 
 SAM and ASAM train at the paper's radius and at the one that a validation split chooses, of four a
-factor of two apart: the next 2,500 training images under their true labels judge runs of a seed
-that the final runs do not have. The test set chooses nothing.
+factor of two apart: the next 2,500 training images under their true labels judge runs of seeds
+that the final runs do not have. Cheaper forms of ASAM's step, where they are asked for, choose from
+the same four in the same way. The test set chooses nothing.
 """
 
 import dataclasses
@@ -16,7 +17,9 @@ from typing import Any
 
 from experiments.benchmarks import fitted_report
 from experiments.config import run_config
+from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
+from experiments.config.step_forms import EXACT, STEP_FORMS
 from experiments.reporting.tables import groups
 from experiments.training import runner
 
@@ -35,27 +38,45 @@ RADII = {"sam": (0.05, 0.1, 0.2, 0.4), "asam": (0.25, 0.5, 1.0, 2.0)}
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The levels of label noise, and by how many runs each is judged."""
+    """The levels of label noise, the forms of a step, and by how many runs each is judged."""
 
     noise: Sequence[float]
     seeds: int
+    tuning_seeds: int = 1
+    forms: Sequence[str] = ()  # of ASAM, besides the exact one
+
+    def __post_init__(self):
+        for form in self.forms:
+            if form == EXACT or form not in STEP_FORMS or STEP_FORMS[form].weighs:
+                known = ", ".join(n for n, f in STEP_FORMS.items() if n != EXACT and not f.weighs)
+                raise ConfigError(
+                    f"forms: {form!r} is not a form that a radius alone sets; those are: {known}."
+                )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What has a radius to choose: method and form."""
+        return [("sam", EXACT), ("asam", EXACT), *(("asam", form) for form in self.forms)]
 
     def tuning(self, noise: float) -> list[RunConfig]:
-        """A run of each method at each radius, on the validation split."""
+        """Runs of each row at each radius, on the validation split."""
         return [
-            _make(method, noise, rho=rho, seed=self.seeds, **TUNING)
-            for method, radii in RADII.items()
-            for rho in radii
+            _make(method, noise, variant=form, rho=rho, seed=seed, **TUNING)
+            for method, form in self.rows()
+            for rho in RADII[method]
+            for seed in range(self.seeds, self.seeds + self.tuning_seeds)
         ]
 
-    def final(self, noise: float, chosen: dict[str, float]) -> list[RunConfig]:
-        """SGD for the same epochs and for twice as many; the others at both radii."""
+    def final(self, noise: float, chosen: dict[tuple[str, str], float]) -> list[RunConfig]:
+        """SGD for the same epochs and for twice as many; exact SAM and ASAM at both radii."""
         runs = []
         for seed in range(self.seeds):
             runs += [_make("sgd", noise, seed=seed, epochs=n * EPOCHS) for n in (1, 2)]
-            for method, rho in chosen.items():
-                own = run_config.default_rho("cifar10", method)
-                runs += [_make(method, noise, seed=seed, rho=r) for r in dict.fromkeys((own, rho))]
+            for (method, form), rho in chosen.items():
+                own = [run_config.default_rho("cifar10", method)] if form == EXACT else []
+                runs += [
+                    _make(method, noise, variant=form, seed=seed, rho=r)
+                    for r in dict.fromkeys((*own, rho))
+                ]
         return runs
 
 
@@ -75,6 +96,7 @@ def run(plan: Plan, options: runner.Options) -> int:
     return count
 
 
-def choose(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Each method's radius at the one level of noise of these runs, as the report has it."""
-    return {method: rho for (_, method), rho in fitted_report.chosen(groups(records)).items()}
+def choose(records: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    """The radius of each method and form at the one level of these runs, as the report has it."""
+    found = fitted_report.chosen(groups(records))
+    return {(method, form): rho for (_, method, form), rho in found.items()}

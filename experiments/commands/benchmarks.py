@@ -143,7 +143,13 @@ def benchmark_pareto(
 @options.grouped
 def benchmark_fitted(
     noise: options.Noise = None,
-    seeds: options.Seeds = 3,
+    seeds: options.Seeds = 5,
+    tuning_seeds: Annotated[
+        int, front.Option(min=1, help="Runs of each radius on the validation split.")
+    ] = 2,
+    forms: Annotated[
+        str | None, front.Option(help="Cheaper forms of ASAM's step, with commas between.")
+    ] = None,
     *,
     running: options.Running,
 ) -> None:
@@ -154,4 +160,5 @@ def benchmark_fitted(
 
     levels = options.levels(noise) or list(paper.NOISE_LEVELS)
     chosen = running.options()
-    finish(chosen.workdir, fitted.run(fitted.Plan(levels, seeds), chosen))
+    plan = fitted.Plan(levels, seeds, tuning_seeds, options.split(forms) or ())
+    finish(chosen.workdir, fitted.run(plan, chosen))

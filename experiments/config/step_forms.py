@@ -55,6 +55,8 @@ STEP_FORMS = {
     EXACT: StepForm("two gradients"),
     "every4": StepForm("climbs at every 4th step", every=4),
     "every16": StepForm("climbs at every 16th step", every=16),
+    "early": StepForm("climbs in the first quarter", during=(0.0, 0.25)),
+    "late": StepForm("climbs in the last quarter", during=(0.75, 1.0)),
     "early4": StepForm(
         "climbs at every 4th step of the first quarter", every=4, during=(0.0, 0.25)
     ),
