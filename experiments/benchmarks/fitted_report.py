@@ -7,6 +7,7 @@ from experiments.benchmarks import pareto_report
 from experiments.config import paper
 from experiments.config.run_config import default_rho
 from experiments.config.step_forms import EXACT
+from experiments.reporting import opening
 from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section, commands, measured_on
 from experiments.reporting.tables import Group, by_platform, groups, markdown
@@ -54,7 +55,7 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
         title = TITLE if len(platforms) == 1 else f"{TITLE}, on {lines[0]['device']['kind']}"
         exact = [group for group in found if _form(group) == EXACT]
         parts = [table(exact), _footnote(exact), measured_on(exact), commands(exact)]
-        made.append(Section(title, "\n\n".join(parts)))
+        made.append(Section(title, "\n\n".join(parts), (), tuple(outcomes(found))))
         for noise in sorted({g["label_noise"] for g in final if _form(g) != EXACT}):
             rows = forms(found, noise)
             parts = [pareto_report.table(rows), FORMS_FOOTNOTE, measured_on(rows), commands(rows)]
@@ -83,6 +84,38 @@ def forms(found: list[Group], noise: float) -> list[Group]:
         if g["method"] == "sgd"
         or (g["method"] == "asam" and g["rho"] == radii.get((noise, "asam", _form(g))))
     ]
+
+
+def outcomes(found: list[Group]) -> list[opening.Outcome]:
+    """Each level's row of the table that opens the report, at the chosen radii."""
+    radii, made = chosen(found), []
+    for noise in sorted({group["label_noise"] for group in _final(found)}):
+        level = [g for g in _final(found) if g["label_noise"] == noise]
+        plain = {g["epochs"]: g for g in level if g["method"] == "sgd"}
+        if not plain:
+            continue
+        at = {
+            (g["method"], _form(g)): g
+            for g in level
+            if g["rho"] == radii.get((noise, g["method"], _form(g)))
+        }
+        epochs = min(g["epochs"] for g in level)
+        problem = (
+            f"{level[0]['dataset']}, {level[0]['model']}, {100 * noise:g}% label noise, "
+            f"{level[0]['train_images']:,} images, {level[0].setting('platform').upper()}"
+        )
+        made.append(
+            opening.Outcome(
+                problem,
+                "a validation split",
+                plain.get(epochs),
+                plain.get(2 * epochs),
+                at.get(("sam", EXACT)),
+                at.get(("asam", EXACT)),
+                pareto_report.cheap(forms(found, noise)),
+            )
+        )
+    return made
 
 
 def table(found: list[Group]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config import run_config
 from experiments.config.step_forms import EXACT, STEP_FORMS, gradients_per_step
-from experiments.reporting import style
+from experiments.reporting import opening, style
 from experiments.reporting.mean_std import format_mean_std, mean_std
 from experiments.reporting.summaries import Section, commands, measured_on
 from experiments.reporting.tables import Group, groups, markdown
@@ -44,7 +44,12 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
         body = [table(final), FOOTNOTE, _budget(tuning), measured_on(of_problem), commands(final)]
         draw = partial(_picture, final, title=f"{dataset}, {100 * noise:g}% label noise")
         made.append(
-            Section(f"Accuracy against cost: {name}", "\n\n".join(body), ((picture, draw),))
+            Section(
+                f"Accuracy against cost: {name}",
+                "\n\n".join(body),
+                ((picture, draw),),
+                outcomes(name, final),
+            )
         )
     return made
 
@@ -86,6 +91,33 @@ def gains(found: list[Group]) -> dict[str, float | None]:
     if low is None or high is None or high <= low:
         return dict.fromkeys(means)
     return {name: (mean - low) / (high - low) for name, mean in means.items()}
+
+
+CHEAP = 1.1  # the largest cost of a form that the opening table calls cheap
+
+
+def cheap(found: list[Group]) -> tuple[str, float, Group] | None:
+    """The most accurate form of about one gradient: its name, its cost, its runs."""
+    epochs = _shortest(found)
+    of_form = [g for g in found if g["method"] != "sgd" and _form(g) != EXACT]
+    within = [g for g in of_form if cost(g, epochs) <= CHEAP]
+    if not within:
+        return None
+    best = max(within, key=lambda g: statistics.mean(g.final))
+    return _form(best), cost(best, epochs), best
+
+
+def outcomes(problem: str, found: list[Group]) -> tuple[opening.Outcome, ...]:
+    """The row of the table that opens the report."""
+    epochs = _shortest(found)
+    of = {name_of(g, epochs): g for g in found}
+    if "SGD" not in of:
+        return ()
+    twice = of.get("SGD, twice the epochs")
+    made = opening.Outcome(
+        problem, "a validation split", of["SGD"], twice, None, of.get("ASAM"), cheap(found)
+    )
+    return (made,)
 
 
 def table(found: list[Group]) -> str:

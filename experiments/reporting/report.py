@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from experiments.reporting import opening
 from experiments.reporting.summaries import Section
 
 NOTHING = Section("Nothing yet", "No result lines were found here.")
@@ -23,6 +24,9 @@ def write(workdir: Path, sections: list[Section], problems: list[str]) -> Path:
         "Made by `python -m experiments report` from the result lines (`*.jsonl`) beside this "
         "file; nothing in it is typed by hand.",
     ]
+    outcomes = [outcome for section in sections for outcome in section.outcomes]
+    if outcomes:
+        parts += [f"## {opening.TITLE}", opening.table(outcomes), opening.FOOTNOTE]
     for section in sections or [NOTHING]:
         parts += [f"## {section.title}", section.body]
         for name, draw in section.pictures:

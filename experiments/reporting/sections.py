@@ -5,7 +5,7 @@ from functools import partial
 
 from experiments.config import paper, run_config
 from experiments.config.run_config import default_rho
-from experiments.reporting import curves
+from experiments.reporting import curves, opening
 from experiments.reporting.summaries import (
     NOISE_FOOTNOTE,
     Section,
@@ -18,9 +18,6 @@ from experiments.reporting.tables import Group, differing, noise_table, said_of
 
 # What the digits' sections tell apart by themselves; by anything else they are cut into settings.
 _TOLD = ("model", "method", "label_noise", "rho", "epochs", "eta", "adapt", "p", "normalization")
-
-# Training accuracy, in percent, from which on a network is said to fit its labels.
-FITTED = 99.0
 
 
 def sections(found: list[Group]) -> list[Section]:
@@ -85,8 +82,29 @@ def _of_setting(digits: list[Group], setting: str) -> list[Section]:
                 )
             body = [digits_summary(rows), measured_on(rows), commands(rows)]
             title = f"Digits, {model}, {name}{said}"
-            made.append(Section(title, "\n\n".join(body), tuple(pictures)))
+            outcomes = _outcomes(f"digits, {model}, {name}{said}", defaults)
+            made.append(Section(title, "\n\n".join(body), tuple(pictures), outcomes))
     return made
+
+
+def _outcomes(problem: str, found: list[Group]) -> tuple[opening.Outcome, ...]:
+    """One, at the paper's radii, where the base optimizer has runs."""
+    of_method = {
+        g["method"]: g
+        for g in found
+        if g["method"] != "sgd"
+        and g["rho"] == default_rho(g["dataset"], g["method"])
+        and _is_plain(g)
+    }
+    plain = {g["epochs"]: g for g in found if g["method"] == "sgd"}
+    if not plain:
+        return ()
+    epochs = min(g["epochs"] for g in (of_method or plain).values())
+    base, twice = plain.get(epochs), plain.get(2 * epochs)
+    if base is None and twice is None:
+        return ()
+    sam, asam = of_method.get("sam"), of_method.get("asam")
+    return (opening.Outcome(problem, "the paper", base, twice, sam, asam),)
 
 
 def _tables(found: list[Group]) -> list[Section]:
@@ -105,15 +123,28 @@ def _tables(found: list[Group]) -> list[Section]:
         if rows:
             said = _unfitted(rows)
             body = [paper_summary(rows), said, measured_on(rows), commands(rows)]
+            outcomes = [one for words, g in _problems(rows) for one in _outcomes(words, g)]
             title = f"{title}, labels not fitted" if said else title
-            made.append(Section(title, "\n\n".join(filter(None, body))))
+            made.append(Section(title, "\n\n".join(filter(None, body)), (), tuple(outcomes)))
     return made
+
+
+def _problems(rows: list[Group]) -> list[tuple[str, list[Group]]]:
+    """The rows by what they were trained on, in words."""
+    found: dict[str, list[Group]] = {}
+    for group in rows:
+        words = f"{group['dataset']}, {group['model']}, {100 * group['label_noise']:g}% label noise"
+        if group["subset"] is not None:
+            words += f", {group['subset']:,} images"
+        words += ", augmented" if group["augment"] else ""
+        found.setdefault(words, []).append(group)
+    return list(found.items())
 
 
 def _unfitted(rows: list[Group]) -> str:
     """What must be said where SGD, in fewer epochs than the paper's, does not fit the labels."""
     fit = [r["metrics"]["train_accuracy"][-1] for g in rows if g["method"] == "sgd" for r in g.runs]
-    if not fit or max(fit) >= FITTED or not all(group.reduced for group in rows):
+    if not fit or max(fit) >= opening.FITTED or not all(group.reduced for group in rows):
         return ""
     return (
         f"This is not the paper's regime. SGD's training accuracy in its last epoch is "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting import precision
+from experiments.reporting import opening, precision
 from experiments.reporting.tables import Group, digits_table, paper_table
 
 FOOTNOTE = (
@@ -33,6 +33,7 @@ class Section:
     title: str
     body: str
     pictures: tuple[tuple[str, Callable[[Path], None]], ...] = ()
+    outcomes: tuple[opening.Outcome, ...] = ()  # its rows of the table that opens the report
 
 
 def digits_summary(found: list[Group]) -> str:
