@@ -11,6 +11,7 @@
 - `alternating`: the same for loops that own the gradient call
 - `sharpness`, `maximizer`: adaptive sharpness of a loss, and the eps that attains it
 - `radius_profile`: by how much the loss and its linearisation rise at several radii
+- `radius_at`: the radius at which the loss rises by so much, a rule for training
 - `average_sharpness`: the rise of a loss under Gaussian noise in units of T_w
 - `generalization_bound_terms`: what Theorem 3 makes of sharpness, but for its O(1)
 - `identity`, `elementwise`, `filterwise`, `masked`: normalization operators T_w
@@ -32,6 +33,7 @@ from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
 from asam_jax._operators import Operator, elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
+from asam_jax._radius_at import radius_at
 from asam_jax._radius_profile import RadiusProfile, radius_profile
 from asam_jax._rules import LeafPredicate, all_leaves, not_bias
 from asam_jax._sharpness import maximizer, sharpness
@@ -71,6 +73,7 @@ __all__ = [
     "momentum_ascent",
     "not_bias",
     "perturbation",
+    "radius_at",
     "radius_profile",
     "remember",
     "sam",

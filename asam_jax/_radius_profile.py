@@ -98,7 +98,7 @@ def radius_profile(
       Kwon et al., ASAM, 2021, Section 5.
     """
     losses = Losses(loss_fn)
-    radii = _radii(radii)
+    radii = radii_of(radii)
     _checks.norm_order(p)
     examples = size_of(batch)
     m = divisor("m", m, examples, "the batch")
@@ -121,7 +121,7 @@ def radius_profile(
     return RadiusProfile(rise, _times(slope, jnp.asarray(radii)), slope, loss)
 
 
-def _radii(radii: Any) -> Any:
+def radii_of(radii: Any) -> Any:
     """The radii as an array of one axis."""
     radii = radii if isinstance(radii, (Tracer, jax.Array)) else np.asarray(radii)
     kind = jnp.issubdtype(radii.dtype, jnp.floating) or jnp.issubdtype(radii.dtype, jnp.integer)
