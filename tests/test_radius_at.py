@@ -39,6 +39,7 @@ def test_it_is_the_first_crossing_of_the_polygon_through_0(steps, rises, target)
     rises = np.asarray(rises, np.float32)
     found = float(asam_jax.radius_at(profile_of(rises), radii, rise=target))
     x, y = np.concatenate([[0], radii]), np.concatenate([[0], rises])
+    target = np.float32(target)
     fine = np.sort(np.concatenate([x, np.linspace(0, radii[-1], 20001)]))
     above = fine[np.interp(fine, x, y) >= target]
     expected = above[0] if len(above) else radii[-1]
