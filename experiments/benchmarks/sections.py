@@ -7,6 +7,7 @@ from experiments.benchmarks import (
     leaves_cost,
     loop_cost,
     pareto_report,
+    radius_report,
     sharpness_cost,
     step_cost,
 )
@@ -19,6 +20,7 @@ def sections(workdir: Path) -> list[Section]:
     return [
         *fitted_report.sections(result_lines.read(workdir, fitted_report.KIND)[0]),
         *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
+        *radius_report.sections(result_lines.read(workdir, radius_report.KIND)[0]),
         *step_cost.sections(workdir),
         *loop_cost.sections(workdir),
         *leaves_cost.sections(workdir),

@@ -162,3 +162,22 @@ def benchmark_fitted(
     chosen = running.options()
     plan = fitted.Plan(levels, seeds, tuning_seeds, options.split(forms) or ())
     finish(chosen.workdir, fitted.run(plan, chosen))
+
+
+@app.command("radius")
+@options.grouped
+def benchmark_radius(
+    problems: Annotated[
+        str, front.Option(help="Some only, by name, with commas between.")
+    ] = "digits,cifar10",
+    seeds: options.Seeds = 5,
+    *,
+    running: options.Running,
+) -> None:
+    """Rules that choose ASAM's radius in training, against a sweep of constant radii."""
+    from experiments.benchmarks import radius
+    from experiments.commands.train_and_report import finish
+
+    chosen = running.options()
+    plan = radius.Plan(options.split(problems) or (), seeds)
+    finish(chosen.workdir, radius.run(plan, chosen))

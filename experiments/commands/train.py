@@ -42,6 +42,14 @@ class Configuration:
         str, front.Option(help="Form of a step: exact, every4, look4, part16, momentum, ...")
     ] = "exact"
     weight: Annotated[float, front.Option(help="Weight of LookSAM's, GSAM's, WSAM's rule.")] = 0.0
+    radius_rule: Annotated[
+        str,
+        front.Option(
+            help="fixed, or what chooses rho in training, from --rho on: rise, relative, linear or "
+            "departure, of the loss; see docs/radius.md."
+        ),
+    ] = "fixed"
+    target: Annotated[float, front.Option(help="What the radius rule aims at.")] = 0.0
     devices: options.Devices = None
     perturb: options.Perturb = None
     batch_norm: options.BatchNorm = None

@@ -9,6 +9,7 @@ from experiments.config.choices import (
     DTYPES,
     NORMALIZATIONS,
     PERTURBS,
+    RADIUS_RULES,
 )
 from experiments.config.errors import ConfigError
 from experiments.config.model_names import MODEL_FILES
@@ -22,6 +23,7 @@ def check(config: Any) -> None:
     one_of("perturb", config.perturb, PERTURBS)
     one_of("batch_norm", config.batch_norm, BATCH_NORMS)
     one_of("variant", config.variant, tuple(STEP_FORMS))
+    one_of("radius_rule", config.radius_rule, RADIUS_RULES)
     if config.method == "asam":
         one_of("normalization", config.normalization, NORMALIZATIONS)
         one_of("adapt", config.adapt, ADAPTS)
@@ -41,6 +43,7 @@ def check(config: Any) -> None:
         ("devices", 1, math.inf, "the number of devices that share a batch"),
         ("weight", 0, math.inf, "the weight of the variant's rule"),
         ("test_every", 1, math.inf, "the number of epochs between two tests"),
+        ("target", 0, math.inf, "what the radius rule aims at"),
         ("validation", 0, 0.9, "the share of the training images held out to choose by"),
     ):
         value = getattr(config, name)
@@ -51,6 +54,18 @@ def check(config: Any) -> None:
         raise ConfigError(
             f"variant={config.variant!r} is a form of sam and asam on one device; leave --variant "
             f"out for method {config.method!r} on {config.devices}."
+        )
+    rule = config.radius_rule
+    if rule != "fixed" and (config.method == "sgd" or config.devices > 1):
+        raise ConfigError(
+            f"radius_rule={rule!r} chooses rho of sam and asam on one device; leave --radius-rule "
+            f"out for method {config.method!r} on {config.devices}."
+        )
+    least = 1.0 if rule == "departure" else 0.0
+    if rule != "fixed" and not (config.rho > 0 and config.target > least):
+        raise ConfigError(
+            f"radius_rule={rule!r} aims at target={config.target!r} from rho={config.rho!r} on; "
+            f"give a --target above {least:g} and a --rho above 0."
         )
     if config.recipe == "script" and (config.dataset == "digits" or config.devices > 1):
         raise ConfigError(

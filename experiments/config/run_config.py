@@ -45,6 +45,8 @@ LATER = {
     "test_every": 1,
     "recipe": "paper",
     "precision": "default",
+    "radius_rule": "fixed",
+    "target": 0.0,
 }
 
 
@@ -88,6 +90,8 @@ class RunConfig:
     test_every: int
     recipe: str
     precision: str
+    radius_rule: str
+    target: float
 
     def as_json(self) -> dict[str, Any]:
         """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
@@ -135,6 +139,8 @@ def make(
     test_every: int = 1,
     recipe: str = "paper",
     precision: str | None = None,
+    radius_rule: str = "fixed",
+    target: float = 0.0,
 ) -> RunConfig:
     """Fills what is left out (None) with the defaults of data set and method, and checks all."""
     one_of("dataset", dataset, DATASETS)
@@ -177,6 +183,8 @@ def make(
         test_every=test_every,
         recipe=recipe,
         precision=precision_of_jax() if precision is None else precision,
+        radius_rule=radius_rule,
+        target=float(target),
     )
     check(config)
     return config

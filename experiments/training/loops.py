@@ -9,12 +9,14 @@ saves, stops or goes on.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asam_jax import RadiusProfile
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.datasets import arrays
@@ -120,6 +122,20 @@ def of_run(name: str, config: RunConfig, dataset: Dataset):
     return make_loop(name, spec, dataset, hyper, config.seed)
 
 
+def profile(loop: Any, state: TrainState, epoch: int, radii: Sequence[float]) -> RadiusProfile:
+    """`radius_profile` on the first batch of an epoch; one program for any radii."""
+    images, labels = loop.train
+    order = _order(loop.spec, loop.seed, jnp.int32(epoch), len(labels))
+    measure = _jitted_profile(loop.spec.model.image_shape)
+    at = jnp.asarray(radii, jnp.float32)
+    return measure(loop.spec, state, order, images, labels, loop.hyper, at)
+
+
+def set_radius(loop: Any, rho: float) -> None:
+    """The loop's steps climb by another radius from now on; nothing compiles anew."""
+    loop.hyper = loop.hyper._replace(rho=jnp.float32(rho))
+
+
 def resolve(name: str, devices: int = 1) -> str:
     """'auto' is sharded on several devices, else the host loop on the CPU and scan elsewhere."""
     if name not in ("auto", "host", "scan"):
@@ -159,6 +175,12 @@ def _jitted_step(image_shape: tuple[int, int, int]):
         donate_argnums=1,
         compiler_options=cpu.compiler_options(image_shape),
     )
+
+
+@functools.cache
+def _jitted_profile(image_shape: tuple[int, int, int]):
+    options = cpu.compiler_options(image_shape)
+    return jax.jit(stepping.profile, static_argnums=0, compiler_options=options)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1, static_argnames="steps")

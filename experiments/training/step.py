@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import asam_jax
 from experiments import models
 from experiments.config.step_forms import STEP_FORMS
 from experiments.datasets import augmentation
@@ -60,21 +61,8 @@ def train_step(
 
 
 def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper):
-    per_epoch = -(-order.shape[0] // spec.local_batch)
-    position = state.step % per_epoch
-    size = spec.images or spec.local_batch
-    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, size)
-    images_BxHxWxC = _prepare(spec, images[index_B], state.seed, state.step)
-    labels_B = labels[index_B]
-    graphdef = _graphdef(spec.model, train=True)
-
-    def loss_fn(images, labels, params, rest):
-        model = nnx.merge(graphdef, params, rest, copy=True)
-        logits = model(images).astype(jnp.float32)
-        loss = jnp.mean(_cross_entropy(logits, labels, hyper.label_smoothing))
-        _, _, new_rest = nnx.split(model, nnx.Param, ...)
-        return loss, (new_rest, _correct(logits, labels))
-
+    position, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
+    loss_fn = _loss_fn(spec, hyper)
     part = spec.local_batch // STEP_FORMS[spec.variant].part
     (loss, (rest, correct)), grads, memory = gradients.gradient(
         spec,
@@ -102,6 +90,23 @@ def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper:
         correct_sum=jnp.where(first, 0, state.correct_sum) + correct,
     )
     return new_state, loss
+
+
+def profile(
+    spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper, radii: jax.Array
+) -> asam_jax.RadiusProfile:
+    """What the loss of the state's next batch rises by at each radius, in the step's own terms."""
+    _, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
+    loss_fn = _loss_fn(spec, hyper)
+    with precision(spec.model):
+        return asam_jax.radius_profile(
+            lambda params, batch: loss_fn(*batch, params, state.rest)[0],
+            state.params,
+            (images_BxHxWxC, labels_B),
+            radii,
+            operator=gradients.operator_of(spec),
+            p=spec.p,
+        )
 
 
 def climbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
@@ -137,6 +142,29 @@ def precision(spec: ModelSpec) -> contextlib.AbstractContextManager:
 # One compilation for each spec, whoever calls.
 jitted_init = jax.jit(init, static_argnums=0)
 jitted_evaluate = jax.jit(evaluate, static_argnums=0)
+
+
+def _batch(spec: StepSpec, state: TrainState, order, images, labels):
+    """The step's place in its epoch, its prepared images and their labels."""
+    per_epoch = -(-order.shape[0] // spec.local_batch)
+    position = state.step % per_epoch
+    size = spec.images or spec.local_batch
+    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, size)
+    return position, _prepare(spec, images[index_B], state.seed, state.step), labels[index_B]
+
+
+def _loss_fn(spec: StepSpec, hyper: Hyper):
+    """(images, labels, params, rest) -> loss, (rest after the pass, how many are right)."""
+    graphdef = _graphdef(spec.model, train=True)
+
+    def loss_fn(images, labels, params, rest):
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        logits = model(images).astype(jnp.float32)
+        loss = jnp.mean(_cross_entropy(logits, labels, hyper.label_smoothing))
+        _, _, new_rest = nnx.split(model, nnx.Param, ...)
+        return loss, (new_rest, _correct(logits, labels))
+
+    return loss_fn
 
 
 def _prepare(spec: StepSpec, images, seed, step):

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config.run_config import RunConfig
 from experiments.config.step_forms import gradients_per_step
 from experiments.datasets.arrays import Dataset
-from experiments.training import loops, processes, reused_direction
+from experiments.training import loops, processes, radius_rule, reused_direction
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.progress import Progress
 from experiments.training.spec import TrainState
@@ -40,20 +40,26 @@ def train(
     per_epoch = loop.steps_per_epoch
     seen = min(per_epoch * config.batch_size, len(dataset.train_labels))
     state: TrainState = loop.init()
-    step, history, seconds_before = 0, [], 0.0
+    step, history, seconds_before, rho = 0, [], 0.0, config.rho
     found = checkpoints.restore(state)
     if found is not None:
         step, state, stored = found
         history, seconds_before = stored["epochs"], stored["seconds"]
+        rho = stored.get("rho", rho)
     cost = gradients_per_step(config.method, config.variant)
     label = f"{config.dataset} {config.model} {config.method} seed {config.seed}"
     progress.start(label, step * cost)
     started = time.monotonic()
 
     def stored_history():
-        return {"epochs": history, "seconds": seconds_before + time.monotonic() - started}
+        kept = {} if config.radius_rule == "fixed" else {"rho": rho}
+        seconds = seconds_before + time.monotonic() - started
+        return {"epochs": history, "seconds": seconds, **kept}
 
     for epoch in range(len(history), config.epochs):
+        if radius_rule.due(config, epoch) and step == epoch * per_epoch:
+            rho = radius_rule.chosen(config, loop, state, epoch, rho)
+        loops.set_radius(loop, rho)
         for state, taken in loop.epoch(state, epoch, step - epoch * per_epoch):  # noqa: B020
             step += taken
             progress.update(taken * cost)
@@ -63,10 +69,15 @@ def train(
             if pending:
                 raise pending
         tested = (epoch + 1) % config.test_every == 0 or epoch + 1 == config.epochs
-        history.append(_epoch_record(loop, state, dataset, seen, tested))
+        record = _epoch_record(loop, state, dataset, seen, tested)
+        history.append(record if config.radius_rule == "fixed" else record | {"rho": round(rho, 5)})
         if keep is not None:
             keep(epoch + 1, state)
-    return _summary(state, history, stored_history()["seconds"])
+    summary = _summary(state, history, stored_history()["seconds"])
+    if config.radius_rule != "fixed":
+        cost += radius_rule.cost(config) / step
+        summary["gradients_per_step"] = round(summary.get("gradients_per_step", cost), 4)
+    return summary
 
 
 def _epoch_record(

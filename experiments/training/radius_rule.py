@@ -1,0 +1,60 @@
+"""Rules that choose rho in training from what the loss rises by, a few times in all.
+
+Each asks `radius_profile` on the next batch, at radii around the present one, so that no rule knows
+in what units an operator measures.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+import asam_jax
+from experiments.config.run_config import RunConfig
+from experiments.training import loops
+
+TIMES = 10
+AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the present radius
+FORWARD = 1 / 3  # what a loss costs, in gradients
+
+
+def due(config: RunConfig, epoch: int) -> bool:
+    """Whether the radius is chosen anew before that epoch: ten times in all, or at each."""
+    before = (epoch - 1) * TIMES // config.epochs
+    return config.radius_rule != "fixed" and (epoch * TIMES // config.epochs != before)
+
+
+def cost(config: RunConfig) -> float:
+    """Gradients that a whole training spends on choosing."""
+    times = sum(due(config, epoch) for epoch in range(config.epochs))
+    return times * (1 + FORWARD * len(AROUND))
+
+
+def chosen(config: RunConfig, loop: Any, state: Any, epoch: int, rho: float) -> float:
+    """The radius for the epochs to come."""
+    radii = [rho * factor for factor in AROUND]
+    profile = loops.profile(loop, state, epoch, radii)
+    return float(RULES[config.radius_rule](profile, jnp.asarray(radii), config.target))
+
+
+def _rise(profile: asam_jax.RadiusProfile, radii, target: float):
+    """The loss rises by the target, in its own units."""
+    return asam_jax.radius_at(profile, radii, rise=target)
+
+
+def _relative(profile: asam_jax.RadiusProfile, radii, target: float):
+    """The loss rises by that share of itself."""
+    return asam_jax.radius_at(profile, radii, rise=target * profile.loss)
+
+
+def _linear(profile: asam_jax.RadiusProfile, radii, target: float):
+    """The loss's linearisation rises by the target: rho = target / ||T_w g||_q."""
+    return jnp.clip(target / profile.slope, radii[0], radii[-1])
+
+
+def _departure(profile: asam_jax.RadiusProfile, radii, target: float):
+    """The loss rises by the target times what its linearisation does."""
+    excess = profile._replace(rise=profile.rise / profile.linear - 1)
+    return asam_jax.radius_at(excess, radii, rise=target - 1)
+
+
+RULES = {"rise": _rise, "relative": _relative, "linear": _linear, "departure": _departure}
