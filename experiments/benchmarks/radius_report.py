@@ -15,7 +15,7 @@ TITLE = "A radius that nobody has to tune"
 FOOTNOTE = (
     "ASAM. Final test accuracy, mean ± sample standard deviation over seeds; in brackets the share "
     "of the gain over SGD that is kept, where the best constant's is 1. The best constant is that "
-    "of {radii} which a validation split chose for each problem anew. The constant 1 chose nothing. "
+    "of {radii} which a validation split chose for each problem; the constant 1 was not chosen. "
     "A rule asks `radius_profile` ten times in a training and has one target for all problems, the "
     "one of {targets} with the best mean accuracy on all validation splits: {chosen}. Rise: the "
     "loss of a batch rises by the target, in nats; relative: by that share of itself; linear: its "
