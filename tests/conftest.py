@@ -36,6 +36,8 @@ QUICKLY_COMPILED += (
     "landscape",
     "step_forms",
     "radius_profile",
+    "radius_at",
+    "radius_rule",
     "recipes",
     "export",
     "docs",
