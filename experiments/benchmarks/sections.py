@@ -9,6 +9,7 @@ from experiments.benchmarks import (
     pareto_report,
     sharpness_cost,
     step_cost,
+    transformer_report,
 )
 from experiments.reporting.summaries import Section
 from experiments.training import result_lines
@@ -18,6 +19,7 @@ def sections(workdir: Path) -> list[Section]:
     """Accuracy for its cost first, then what a step, its compilation and a sharpness cost."""
     return [
         *fitted_report.sections(result_lines.read(workdir, fitted_report.KIND)[0]),
+        *transformer_report.sections(result_lines.read(workdir, transformer_report.KIND)[0]),
         *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
         *step_cost.sections(workdir),
         *loop_cost.sections(workdir),
