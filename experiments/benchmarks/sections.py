@@ -10,6 +10,7 @@ from experiments.benchmarks import (
     radius_report,
     sharpness_cost,
     step_cost,
+    transformer_report,
 )
 from experiments.reporting.summaries import Section
 from experiments.training import result_lines
@@ -19,6 +20,7 @@ def sections(workdir: Path) -> list[Section]:
     """Accuracy for its cost first, then what a step, its compilation and a sharpness cost."""
     return [
         *fitted_report.sections(result_lines.read(workdir, fitted_report.KIND)[0]),
+        *transformer_report.sections(result_lines.read(workdir, transformer_report.KIND)[0]),
         *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
         *radius_report.sections(result_lines.read(workdir, radius_report.KIND)[0]),
         *step_cost.sections(workdir),

@@ -181,3 +181,26 @@ def benchmark_radius(
     chosen = running.options()
     plan = radius.Plan(options.split(problems) or (), seeds)
     finish(chosen.workdir, radius.run(plan, chosen))
+
+
+@app.command("transformer")
+@options.grouped
+def benchmark_transformer(
+    dataset: Annotated[
+        str, front.Option(help="digits, cifar10, or both with a comma between.")
+    ] = "digits,cifar10",
+    noise: Annotated[
+        str, front.Option(help="Levels of label noise, with commas between.")
+    ] = "0,0.4",
+    seeds: options.Seeds = 5,
+    *,
+    running: options.Running,
+) -> None:
+    """Trains a small transformer by AdamW and Muon, alone and with SAM and ASAM."""
+    from experiments.benchmarks import transformer
+    from experiments.commands.train_and_report import finish
+
+    names = options.split(dataset) or []
+    plan = transformer.Plan(names, options.levels(noise) or [], seeds)
+    chosen = running.options()
+    finish(chosen.workdir, transformer.run(plan, chosen))

@@ -28,10 +28,20 @@ class Configuration:
     noise_seed: Annotated[int, front.Option(help="Seed of the label noise.")] = 0
     subset: options.Subset = None
     batch_size: Annotated[int, front.Option(help="Images in a step.")] = 128
-    lr: Annotated[float, front.Option(help="Largest learning rate, before the cosine.")] = 0.1
-    momentum: Annotated[float, front.Option(help="Momentum factor.")] = 0.9
+    optimizer: Annotated[str, front.Option(help="sgd, adamw or muon.")] = "sgd"
+    lr: Annotated[
+        float | None, front.Option(help="Largest learning rate; else the optimizer's own.")
+    ] = None
+    warmup: Annotated[
+        float, front.Option(help="Share of the steps with a rising rate, before the cosine.")
+    ] = 0.0
+    momentum: Annotated[
+        float | None, front.Option(help="Momentum factor; else the optimizer's own.")
+    ] = None
     nesterov: Annotated[bool | None, front.Option(help="Nesterov's momentum.")] = None
-    weight_decay: Annotated[float, front.Option(help="Added to the gradient, times w.")] = 5e-4
+    weight_decay: Annotated[
+        float | None, front.Option(help="Weight decay; else the optimizer's own.")
+    ] = None
     label_smoothing: Annotated[float | None, front.Option(help="Share spread evenly.")] = None
     augment: Annotated[bool | None, front.Option(help="Crop and flip.")] = None
     cutout: options.Cutout = 0

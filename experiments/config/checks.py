@@ -36,6 +36,7 @@ def check(config: Any) -> None:
         ("lr", 0, math.inf, "the largest learning rate"),
         ("momentum", 0, 1, "the momentum factor"),
         ("weight_decay", 0, math.inf, "the weight decay factor"),
+        ("warmup", 0, 0.9, "the share of the steps over which the learning rate rises"),
         ("epochs", 1, math.inf, "the number of passes over the training images"),
         ("batch_size", 1, math.inf, "the number of images in a step"),
         ("subset", 1, math.inf, "the number of training images"),
@@ -75,6 +76,17 @@ def check(config: Any) -> None:
     if config.recipe == "script" and config.variant != EXACT:
         raise ConfigError(
             f"recipe='script' has no form {config.variant!r}; leave --variant or --recipe out."
+        )
+    if config.recipe == "script" and (config.optimizer != "sgd" or config.warmup):
+        raise ConfigError(
+            "recipe='script' trains by SGD without a warm-up, as the authors' script does; leave "
+            "--optimizer and --warmup out, or --recipe."
+        )
+    if STEP_FORMS[config.variant].contrast and config.optimizer != "sgd":
+        raise ConfigError(
+            f"variant={config.variant!r} takes a share of SGD's momentum, which is a sum of "
+            f"gradients, away; {config.optimizer!r} keeps a mean. Leave --variant or --optimizer "
+            "out."
         )
     if config.cutout and not config.augment:
         raise ConfigError(

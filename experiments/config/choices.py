@@ -2,6 +2,7 @@
 
 DATASETS = ("digits", "cifar10", "cifar100")
 METHODS = ("sgd", "sam", "asam")
+OPTIMIZERS = ("sgd", "adamw", "muon")
 NORMALIZATIONS = ("elementwise", "filterwise")
 ADAPTS = ("not_bias", "all")
 DTYPES = ("float32", "bfloat16")

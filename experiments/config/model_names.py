@@ -14,4 +14,5 @@ MODEL_FILES = {
     "resnext29_32x4d": "resnet",
     "densenet121": "densenet",
     "vgg19_bn": "vgg",
+    "vit": "vit",
 }

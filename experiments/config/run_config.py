@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from experiments.config.checks import check, one_of
-from experiments.config.choices import DATASETS, METHODS, PRECISIONS, RECIPES
+from experiments.config.choices import DATASETS, METHODS, OPTIMIZERS, PRECISIONS, RECIPES
 from experiments.config.errors import ConfigError
 from experiments.config.step_forms import EXACT
 
@@ -31,6 +31,13 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "cifar10": dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
     "cifar100": dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
 }
+# What suits each base optimizer where nothing is said: the paper's values for SGD, which takes its
+# Nesterov from the data set; those that transformers are trained with for the others.
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": dict(lr=0.1, momentum=0.9, weight_decay=5e-4),
+    "adamw": dict(lr=1e-3, momentum=0.9, weight_decay=0.05, nesterov=False),
+    "muon": dict(lr=1e-3, momentum=0.95, weight_decay=0.05, nesterov=True),
+}
 APPENDIX_B_CUTOUT = 16  # Figures 2 and 4
 # The authors' script for CIFAR: what of it are values of a run. The rest is in the step: the
 # statistics of both passes, a learning rate for each epoch, the last, partial batch.
@@ -47,6 +54,8 @@ LATER = {
     "precision": "default",
     "radius_rule": "fixed",
     "target": 0.0,
+    "optimizer": "sgd",
+    "warmup": 0.0,
 }
 
 
@@ -92,6 +101,8 @@ class RunConfig:
     precision: str
     radius_rule: str
     target: float
+    optimizer: str
+    warmup: float
 
     def as_json(self) -> dict[str, Any]:
         """A dict of strict JSON values (p = infinity becomes the string 'inf')."""
@@ -121,10 +132,10 @@ def make(
     subset: int | None = None,
     epochs: int | None = None,
     batch_size: int = 128,
-    lr: float = 0.1,
-    momentum: float = 0.9,
+    lr: float | None = None,
+    momentum: float | None = None,
     nesterov: bool | None = None,
-    weight_decay: float = 5e-4,
+    weight_decay: float | None = None,
     label_smoothing: float | None = None,
     augment: bool | None = None,
     cutout: int = 0,
@@ -141,14 +152,17 @@ def make(
     precision: str | None = None,
     radius_rule: str = "fixed",
     target: float = 0.0,
+    optimizer: str = "sgd",
+    warmup: float = 0.0,
 ) -> RunConfig:
-    """Fills what is left out (None) with the defaults of data set and method, and checks all."""
+    """Fills what is left out (None) with the defaults of data set, method and base optimizer."""
     one_of("dataset", dataset, DATASETS)
     one_of("method", method, METHODS)
     one_of("recipe", recipe, RECIPES)
+    one_of("optimizer", optimizer, OPTIMIZERS)
     if precision is not None:
         one_of("precision", precision, PRECISIONS)
-    defaults = DATASET_DEFAULTS[dataset]
+    defaults = DATASET_DEFAULTS[dataset] | OPTIMIZER_DEFAULTS[optimizer]
     if recipe == "script":
         nesterov = SCRIPT["nesterov"] if nesterov is None else nesterov
         eta = SCRIPT["eta"] if eta is None and method == "asam" else eta
@@ -164,10 +178,10 @@ def make(
         subset=subset,
         epochs=defaults.get("epochs", PAPER_EPOCHS[method]) if epochs is None else epochs,
         batch_size=batch_size,
-        lr=float(lr),
-        momentum=float(momentum),
+        lr=float(defaults["lr"] if lr is None else lr),
+        momentum=float(defaults["momentum"] if momentum is None else momentum),
         nesterov=defaults["nesterov"] if nesterov is None else nesterov,
-        weight_decay=float(weight_decay),
+        weight_decay=float(defaults["weight_decay"] if weight_decay is None else weight_decay),
         label_smoothing=float(
             defaults["label_smoothing"] if label_smoothing is None else label_smoothing
         ),
@@ -185,6 +199,8 @@ def make(
         precision=precision_of_jax() if precision is None else precision,
         radius_rule=radius_rule,
         target=float(target),
+        optimizer=optimizer,
+        warmup=float(warmup),
     )
     check(config)
     return config

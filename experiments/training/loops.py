@@ -150,7 +150,7 @@ def resolve(name: str, devices: int = 1) -> str:
 
 
 def _init(spec: StepSpec, seed: jax.Array) -> TrainState:
-    state = stepping.jitted_init(spec.model, seed)
+    state = stepping.jitted_init(spec.model, seed, spec.optimizer)
     return state._replace(memory=gradients.init(spec, state.params))
 
 

@@ -41,7 +41,9 @@ class ShardedLoop:
 
     def init(self) -> TrainState:
         """Drawn by every process alike, then laid on the devices."""
-        return self._replicate(stepping.jitted_init(self.spec.model, self.seed))
+        return self._replicate(
+            stepping.jitted_init(self.spec.model, self.seed, self.spec.optimizer)
+        )
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """As HostLoop.epoch."""

@@ -52,6 +52,7 @@ class StepSpec:
     batch_norm: str
     variant: str
     recipe: str
+    optimizer: str = "sgd"
     # Images of this step, where they are fewer than the others have.
     images: int | None = None
     # Whether this step climbs, where the host decides; None: decided in the program.
@@ -95,6 +96,8 @@ class Hyper(NamedTuple):
     label_smoothing: jax.Array
     weight: jax.Array  # of the form's rule of descent
     total_steps: jax.Array
+    # Share of the steps over which the learning rate rises; None: a program without it.
+    warmup: jax.Array | None = None
 
 
 class TrainState(NamedTuple):
@@ -131,5 +134,6 @@ def spec_of(config: RunConfig, dataset: Dataset) -> StepSpec:
 
 def hyper_of(config: RunConfig, total_steps: int) -> Hyper:
     """The traced half of a run."""
-    values = {n: getattr(config, n) for n in Hyper._fields if n != "total_steps"}
-    return Hyper(**{n: jnp.float32(v) for n, v in (values | {"total_steps": total_steps}).items()})
+    values = {n: getattr(config, n) for n in Hyper._fields if n not in ("total_steps", "warmup")}
+    values |= {"total_steps": total_steps} | ({"warmup": config.warmup} if config.warmup else {})
+    return Hyper(**{name: jnp.float32(value) for name, value in values.items()})

@@ -18,14 +18,14 @@ import asam_jax
 from experiments import models
 from experiments.config.step_forms import STEP_FORMS
 from experiments.datasets import augmentation
-from experiments.training import gradients, reused_direction
+from experiments.training import gradients, optimizers, reused_direction
 from experiments.training.spec import Hyper, ModelSpec, StepSpec, TrainState
 
 # Names of the independent streams of random numbers that a seed opens.
 _INIT, _ORDER, _AUGMENT = range(3)
 
 
-def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
+def init(spec: ModelSpec, seed: jax.Array, optimizer: str = "sgd") -> TrainState:
     """Fresh parameters and an empty momentum; what a form remembers comes from `gradients.init`."""
     key = _stream(seed, _INIT)
     _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
@@ -33,7 +33,7 @@ def init(spec: ModelSpec, seed: jax.Array) -> TrainState:
     return TrainState(
         params=params,
         rest=rest,
-        opt_state=_base(0.0, 0.9, 0.0, nesterov=False).init(params),
+        opt_state=optimizers.base(optimizer, 0.0, 0.9, 0.0, nesterov=False).init(params),
         memory=(),
         seed=jnp.asarray(seed, jnp.uint32),
         step=zero,
@@ -73,9 +73,13 @@ def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper:
         climbs(spec, state, state.step, hyper) if spec.climb is None else spec.climb,
     )
     scheduled = state.step - position if spec.recipe == "script" else state.step
-    progress = scheduled.astype(jnp.float32) / hyper.total_steps
-    lr = hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    base = _base(lr, hyper.momentum, hyper.weight_decay, nesterov=spec.nesterov)
+    base = optimizers.base(
+        spec.optimizer,
+        learning_rate(hyper, scheduled.astype(jnp.float32) / hyper.total_steps),
+        hyper.momentum,
+        hyper.weight_decay,
+        nesterov=spec.nesterov,
+    )
     updates, opt_state = base.update(grads, state.opt_state, state.params)
     rest, correct = _over_devices(spec, rest, correct)
     first = position == 0
@@ -109,6 +113,18 @@ def profile(
         )
 
 
+def learning_rate(hyper: Hyper, progress: jax.Array) -> jax.Array:
+    """The cosine from the largest to 0 over the training, behind a linear rise from 0 if any."""
+    if hyper.warmup is None:
+        return hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    fallen = jnp.maximum(progress - hyper.warmup, 0.0) / (1 - hyper.warmup)
+    return (
+        hyper.lr
+        * jnp.minimum(progress / hyper.warmup, 1.0)
+        * (0.5 * (1 + jnp.cos(jnp.pi * fallen)))
+    )
+
+
 def climbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
     """Whether the step of that number takes a second gradient; a bool or a scalar array."""
     form = STEP_FORMS[spec.variant]
@@ -140,7 +156,7 @@ def precision(spec: ModelSpec) -> contextlib.AbstractContextManager:
 
 
 # One compilation for each spec, whoever calls.
-jitted_init = jax.jit(init, static_argnums=0)
+jitted_init = jax.jit(init, static_argnames=("spec", "optimizer"))
 jitted_evaluate = jax.jit(evaluate, static_argnums=0)
 
 
@@ -196,13 +212,6 @@ def _over_devices(spec: StepSpec, rest, correct):
         return jax.lax.pmean(leaf, spec.axis_name) if floating else leaf
 
     return jax.tree.map(average, rest), jax.lax.psum(correct, spec.axis_name)
-
-
-def _base(lr, momentum, weight_decay, *, nesterov: bool) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.sgd(lr, momentum=momentum, nesterov=nesterov),
-    )
 
 
 def _cross_entropy(logits, labels, smoothing):
