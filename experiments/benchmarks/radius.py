@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmarks import fitted, radius_report
+from experiments.benchmarks import fitted, radius_report, transformer
 from experiments.config import run_config
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
@@ -25,6 +25,8 @@ TARGETS = {
     "linear": (0.15, 0.25),
     "departure": (1.3, 1.6),
 }
+# AdamW's best rate of those that `benchmark transformer` judges on a validation split.
+VIT: dict[str, Any] = dict(dataset="cifar10", optimizer="adamw", lr=1e-3, test_every=40)
 START = 1.0  # where a rule begins, and the constant that needs no choice
 
 
@@ -40,6 +42,9 @@ class Problem:
 PROBLEMS = {
     "digits": Problem(dict(dataset="digits"), dict(validation=0.25), (0.0, 0.2, 0.4, 0.6, 0.8)),
     "cifar10": Problem(fitted.PROBLEM, fitted.TUNING, (0.0, 0.4, 0.8)),
+    "vit": Problem(
+        transformer.SHARED | transformer.PROBLEMS["cifar10"] | VIT, fitted.TUNING, (0.0, 0.4)
+    ),
 }
 
 

@@ -169,7 +169,7 @@ def benchmark_fitted(
 def benchmark_radius(
     problems: Annotated[
         str, front.Option(help="Some only, by name, with commas between.")
-    ] = "digits,cifar10",
+    ] = "digits,cifar10,vit",
     seeds: options.Seeds = 5,
     *,
     running: options.Running,
