@@ -14,8 +14,8 @@ OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10"}
 FOOTNOTE = (
     "Final test accuracy, mean ± sample standard deviation over seeds; training accuracy is that "
-    "of the last epoch, on the labels as given. Cost counts gradients of a whole batch, in those of "
-    "the optimizer alone. Learning rates, of four a factor of two apart, are the best of each "
+    "of the last epoch, on the labels as given. Cost counts gradients of a whole batch, in those "
+    "of the optimizer alone. Learning rates, of four a factor of two apart, are the best of each "
     "optimizer alone on clean labels; radii, of five a factor of two apart, the best at that rate "
     "for the row's label noise. Both are judged by another seed on training images that were held "
     "out under their true labels; the test set chose nothing."
