@@ -1,7 +1,7 @@
 """A small vision transformer (Dosovitskiy et al. 2021) for images of a few thousand pixels.
 
 It is ours, made for two cores: patches of four pixels a side (of two on the digits) through a dense
-layer, a learned position embedding, six blocks with LayerNorm in front of attention and of the
+layer, a learned position embedding, four blocks with LayerNorm in front of attention and of the
 dense layers, the mean over patches, no dropout and no convolution.
 """
 
@@ -12,7 +12,7 @@ from flax import nnx
 from experiments.config.errors import ConfigError
 
 SMALLEST_IMAGE = 2
-WIDTH, DEPTH, HEADS = 64, 6, 4
+WIDTH, DEPTH, HEADS = 64, 4, 4
 # The dense layers between attentions are so many times as wide as what they read.
 HIDDEN = 2 * WIDTH
 # An image is cut into so many patches a side at most.
