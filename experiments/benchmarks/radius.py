@@ -2,8 +2,9 @@
 
 On every problem SGD, four constant radii a factor of two apart, and each rule at each of its
 targets are judged on a validation split, by a run of a seed that the final runs do not have. A
-constant may be another on each problem; a rule has one target for all of them, the one with the
-best mean accuracy. Then the final runs: SGD, the chosen constant, the constant 1, the rules.
+constant may be another on each problem; a rule has one target for all of them, the one that keeps
+most of the constants' gain where it keeps least. Then the final runs: SGD, the chosen constant, the
+constant 1, the rules.
 
 Only the final runs see the test set.
 """

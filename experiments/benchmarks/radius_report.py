@@ -12,13 +12,15 @@ from experiments.reporting.tables import Group, groups, markdown
 KIND = "radius_run"
 RULES = ("rise", "relative", "linear", "departure")
 TITLE = "A radius that nobody has to tune"
+LEAST_GAIN = 1.0  # points
 FOOTNOTE = (
     "ASAM. Final test accuracy, mean ± sample standard deviation over seeds; in brackets the share "
-    "of the gain over SGD that is kept, where the best constant's is 1. The best constant is that "
-    "of {radii} which a validation split chose for each problem; the constant 1 was not chosen. "
-    "A rule asks `radius_profile` ten times in a training and has one target for all problems, the "
-    "one of {targets} with the best mean accuracy on all validation splits: {chosen}. Rise: the "
-    "loss of a batch rises by the target, in nats; relative: by that share of itself; linear: its "
+    "of the best constant's gain over SGD that is kept, where that gain is at least "
+    f"{LEAST_GAIN:g} point: of a smaller one a share is noise. The best constant is that of "
+    "{radii} which a validation split chose for each problem; the constant 1 is no choice. A rule "
+    "asks `radius_profile` ten times in a training and has one target for all problems, that of "
+    "{targets} whose worst share on the validation splits is the best: {chosen}. Rise: the loss of "
+    "a batch rises by the target, in nats; relative: by that share of itself; linear: its "
     "linearisation does; departure: the loss rises by the target times its linearisation. A rule's "
     "whole training takes {cost} times the gradients of a constant radius. The test set chose "
     "nothing."
@@ -58,13 +60,23 @@ def chosen_radius(rows: dict[tuple[str, float], float]) -> float:
     return max((value, -rho) for (rule, rho), value in rows.items() if rule == "fixed")[1] * -1
 
 
+def shares(rows: dict[tuple[str, float], float]) -> dict[tuple[str, float], float]:
+    """What each row keeps of the best constant's gain over SGD; nothing where that is too small."""
+    plain = rows["sgd", 0.0]
+    gain = rows["fixed", chosen_radius(rows)] - plain
+    if gain < LEAST_GAIN:
+        return {}
+    return {what: (value - plain) / gain for what, value in rows.items()}
+
+
 def chosen_targets(found: Tuned) -> dict[str, float]:
-    """Each rule's target with the best mean accuracy over all problems; ties: the smaller."""
+    """Each rule's target with the best worst share over all problems; ties: the smaller."""
+    by_problem = [kept for kept in map(shares, found.values()) if kept]
     best: dict[str, tuple[float, float]] = {}
-    for what in dict.fromkeys(key for rows in found.values() for key in rows):
+    for what in dict.fromkeys(key for kept in by_problem for key in kept):
         rule, target = what
-        if rule in RULES and all(what in rows for rows in found.values()):
-            value = statistics.mean(rows[what] for rows in found.values()), -target
+        if rule in RULES and all(what in kept for kept in by_problem):
+            value = min(kept[what] for kept in by_problem), -target
             best[rule] = max(best.get(rule, value), value)
     return {rule: -target for rule, (_, target) in best.items()}
 
@@ -99,30 +111,29 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
 def table(final: list[Group], scores: Tuned) -> str:
     """A row for each problem and level of noise, and the worst and the mean of the shares."""
     targets = chosen_targets(scores)
-    names = ["constant 1", *targets]
-    rows, shares = [], {name: [] for name in names}
+    columns = {"constant 1": ("fixed", 1.0)} | {rule: (rule, t) for rule, t in targets.items()}
+    rows, kept = [], {name: [] for name in columns}
     for where in dict.fromkeys(place(group.runs[0]) for group in final):
         of = {row(g.runs[0]): g for g in final if place(g.runs[0]) == where}
-        best = of.get(("fixed", chosen_radius(scores[where]))) if where in scores else None
-        plain = of.get(("sgd", 0.0))
-        if best is None or plain is None:
+        best = "fixed", chosen_radius(scores[where])
+        if best not in of or ("sgd", 0.0) not in of:
             continue
-        wanted = [of.get(("fixed", 1.0)), *(of.get((rule, targets[rule])) for rule in targets)]
-        gain = statistics.mean(best.final) - statistics.mean(plain.final)
+        means = {what: statistics.mean(group.final) for what, group in of.items()}
+        gain = means[best] - means["sgd", 0.0]
         cells = []
-        for name, group in zip(names, wanted, strict=True):
-            if group is None:
-                cells.append("-")
-                continue
-            kept = (statistics.mean(group.final) - statistics.mean(plain.final)) / gain
-            shares[name].append(kept)
-            cells.append(f"{format_mean_std(group.final)} ({kept:.2f})")
-        name = f"{where[0]}, {where[1]}, {100 * where[2]:g}% noise"
-        constant = f"{format_mean_std(best.final)} (rho {best['rho']:g})"
-        rows.append([name, format_mean_std(plain.final), constant, *cells])
+        for name, what in columns.items():
+            cell = format_mean_std(of[what].final) if what in of else "-"
+            if what in of and gain >= LEAST_GAIN:
+                share = (means[what] - means["sgd", 0.0]) / gain
+                kept[name].append(share)
+                cell += f" ({share:.2f})"
+            cells.append(cell)
+        problem = f"{where[0]}, {where[1]}, {100 * where[2]:g}% noise"
+        constant = f"{format_mean_std(of[best].final)} (rho {best[1]:g})"
+        rows.append([problem, format_mean_std(of["sgd", 0.0].final), constant, *cells])
     for word, of_all in (("worst share", min), ("mean share", statistics.mean)):
-        rows.append([word, "", "", *(f"{of_all(s):.2f}" if s else "-" for s in shares.values())])
-    header = ["problem", "SGD, %", "best constant, %", names[0] + ", %"]
+        rows.append([word, "", "", *(f"{of_all(s):.2f}" if s else "-" for s in kept.values())])
+    header = ["problem", "SGD, %", "best constant, %", "constant 1, %"]
     header += [f"{rule} {target:g}, %" for rule, target in targets.items()]
     return markdown(header, rows)
 

@@ -1,13 +1,13 @@
 """`benchmark transformer`: SAM and ASAM on AdamW and on Muon, which train a small transformer.
 
 The first 973 of the digits, and the first 2,500 images of CIFAR-10 without augmentation, with clean
-labels and with 40% of them drawn anew; the rate rises for a tenth of the steps and falls by the cosine. Decay and
-momentum are the optimizers' own.
+labels and with 40% of them drawn anew; the rate rises for a tenth of the steps and falls by the
+cosine. Decay and momentum are the optimizers' own.
 
 Every choice is made by a seed that the final runs do not have, on the training images behind those
-that all runs train on, under their true labels: first each optimizer's learning rate by runs of it alone
-on clean labels, before SAM or ASAM saw the problem; then, at that rate, the radius for each level
-of noise. The test set chooses nothing.
+that all runs train on, under their true labels: first each optimizer's learning rate by runs of it
+alone on clean labels, before SAM or ASAM saw the problem; then, at that rate, the radius for each
+level of noise. The test set chooses nothing.
 """
 
 import dataclasses
