@@ -146,7 +146,7 @@ def benchmark_fitted(
     seeds: options.Seeds = 5,
     tuning_seeds: Annotated[
         int, front.Option(min=1, help="Runs of each radius on the validation split.")
-    ] = 2,
+    ] = 1,
     forms: Annotated[
         str | None, front.Option(help="Cheaper forms of ASAM's step, with commas between.")
     ] = None,
