@@ -1,4 +1,4 @@
-"""AdamW and Muon under the training step, against NumPy; the warm-up; what Muon takes for matrices."""
+"""AdamW and Muon in a step, against NumPy; the warm-up; what Muon takes for a matrix."""
 
 import jax
 import jax.numpy as jnp

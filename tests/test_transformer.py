@@ -9,6 +9,7 @@ from experiments.datasets import arrays
 from experiments.reporting.tables import groups
 from experiments.training.spec import hyper_of, spec_of
 
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 LR = {"adamw": 1e-3, "muon": 2e-3}
 RHO = {("adamw", "sam"): 0.1, ("adamw", "asam"): 1.0, ("muon", "asam"): 0.5}
 

@@ -4,6 +4,11 @@ The first 973 of the digits, and the first 2,500 images of CIFAR-10 without augm
 labels and with 40% of them drawn anew. The learning rate rises for a tenth of the steps and falls
 by the cosine; decay and momentum are the optimizers' own.
 
+The epochs were chosen by AdamW alone, on the images that the choices below are made by: at a
+learning rate of 2e-3 it fitted CIFAR-10's clean labels in 25 epochs of 40 (training accuracy of
+99.9%), at 1e-3 the digits' noisy ones in 40 of 60 (99.7%). A gradient of the transformer takes a
+few milliseconds on an accelerator; two cores want most of a day for all runs, `--seeds 1` for less.
+
 Every choice is made by a seed that the final runs do not have, on training images behind those that
 all runs train on, under their true labels. First comes each optimizer's learning rate, by runs of
 it alone on clean labels, before SAM or ASAM saw the problem: the best of those that fit the labels,
