@@ -77,7 +77,7 @@ def test_help_of_every_command():
     [
         (["--method", "adam"], "unknown method 'adam'; the known ones are: sgd, sam, asam"),
         (["--dataset", "mnist"], "unknown dataset 'mnist'; the known ones are: digits, cifar10"),
-        (["--model", "vit"], "unknown model 'vit'; the known ones are: mlp, cnn"),
+        (["--model", "lenet"], "unknown model 'lenet'; the known ones are: mlp, cnn"),
         (["--loop", "fast"], "unknown loop 'fast'; the known ones are: auto, host, scan"),
         (["--rho", "-1"], "rho=-1.0: the radius of the perturbation must be at least 0"),
         (["--p", "0.5"], "p=0.5: the order of the norm must be at least 1"),

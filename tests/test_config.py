@@ -34,6 +34,18 @@ def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
     assert (made.augment, made.cutout, made.nesterov) == (cifar, 0, cifar)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "values"),
+    [("adamw", (1e-3, 0.9, 0.05, False)), ("muon", (1e-3, 0.95, 0.05, True))],
+)
+def test_another_optimizer_has_values_of_its_own(optimizer, values):
+    made = run_config.make("cifar10", "asam", optimizer=optimizer)
+    assert (made.lr, made.momentum, made.weight_decay, made.nesterov) == values
+    given = run_config.make("cifar10", "asam", optimizer=optimizer, lr=0.02, nesterov=True)
+    assert (given.lr, given.nesterov) == (0.02, True)
+    assert made.as_json()["optimizer"] == optimizer and "warmup" not in made.as_json()
+
+
 def test_the_authors_script_is_options_away():
     made = run_config.make("cifar10", "asam", recipe="script")
     assert (made.eta, made.cutout, made.nesterov, made.augment) == (0.0, 0, False, True)
@@ -90,7 +102,21 @@ def test_an_id_names_the_settings_and_the_data():
     [
         ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
         ({"method": "adam"}, "unknown method 'adam'"),
-        ({"model": "vit"}, "unknown model 'vit'"),
+        ({"model": "lenet"}, "unknown model 'lenet'"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; the known ones are: sgd, adamw, muon"),
+        ({"warmup": 1.0}, "warmup=1.0: the share of the steps"),
+        (
+            {"dataset": "cifar10", "recipe": "script", "optimizer": "adamw"},
+            "recipe='script' trains by SGD without a warm-up",
+        ),
+        (
+            {"dataset": "cifar10", "recipe": "script", "warmup": 0.1},
+            "leave --optimizer and --warmup out, or --recipe",
+        ),
+        (
+            {"variant": "last-friendly", "optimizer": "muon"},
+            "variant='last-friendly' takes a share of SGD's momentum",
+        ),
         ({"dtype": "float16"}, "unknown dtype 'float16'; the known ones are: float32, bfloat16"),
         ({"normalization": "layerwise"}, "unknown normalization 'layerwise'"),
         ({"adapt": "kernels"}, "unknown adapt 'kernels'"),

@@ -57,7 +57,7 @@ def test_every_network_gives_logits(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["mlp", "cnn", "resnet8", "wrn16_8", "resnext29_32x4d", "vgg19_bn"]
+    "name", ["mlp", "cnn", "resnet8", "wrn16_8", "resnext29_32x4d", "vgg19_bn", "vit"]
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_computation_in_either_dtype_has_float32_parameters(name, dtype):
@@ -135,7 +135,7 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("vit", 32, "unknown model 'vit'; the known ones are: mlp, cnn"),
+        ("lenet", 32, "unknown model 'lenet'; the known ones are: mlp, cnn"),
         ("vgg19_bn", 8, "model 'vgg19_bn' needs images of at least"),
     ],
 )

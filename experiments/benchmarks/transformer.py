@@ -1,13 +1,19 @@
 """`benchmark transformer`: SAM and ASAM on AdamW and on Muon, which train a small transformer.
 
 The first 973 of the digits, and the first 2,500 images of CIFAR-10 without augmentation, with clean
-labels and with 40% of them drawn anew; the rate rises for a tenth of the steps and falls by the
-cosine. Decay and momentum are the optimizers' own.
+labels and with 40% of them drawn anew. The learning rate rises for a tenth of the steps and falls
+by the cosine; decay and momentum are the optimizers' own.
 
-Every choice is made by a seed that the final runs do not have, on the training images behind those
-that all runs train on, under their true labels: first each optimizer's learning rate by runs of it
-alone on clean labels, before SAM or ASAM saw the problem; then, at that rate, the radius for each
-level of noise. The test set chooses nothing.
+The epochs were chosen by AdamW alone, on the images that the choices below are made by: at a
+learning rate of 2e-3 it fitted CIFAR-10's clean labels in 25 epochs of 40 (training accuracy of
+99.9%), at 1e-3 the digits' noisy ones in 40 of 60 (99.7%). A gradient of the transformer takes a
+few milliseconds on an accelerator; two cores want most of a day for all runs, `--seeds 1` for less.
+
+Every choice is made by a seed that the final runs do not have, on training images behind those that
+all runs train on, under their true labels. First comes each optimizer's learning rate, by runs of
+it alone on clean labels, before SAM or ASAM saw the problem: the best of those that fit the labels,
+which is the paper's regime. Then, at that rate, the radius for each level of noise. The test set
+chooses nothing.
 """
 
 import dataclasses
@@ -18,6 +24,7 @@ from experiments.benchmarks import transformer_report
 from experiments.config import run_config
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
+from experiments.reporting.opening import FITTED
 from experiments.reporting.tables import groups
 from experiments.training import runner
 
@@ -32,7 +39,7 @@ TUNING: dict[str, dict[str, Any]] = {
     "digits": dict(subset=None, validation=0.25),
     "cifar10": dict(subset=5000, validation=0.5),
 }
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 RADII: dict[tuple[str, str], Sequence[float]] = {
     ("adamw", "sam"): (0.05, 0.1, 0.2, 0.4, 0.8),
     ("adamw", "asam"): (0.25, 0.5, 1.0, 2.0, 4.0),
@@ -123,9 +130,13 @@ def run(plan: Plan, options: runner.Options) -> int:
 
 
 def chosen_rates(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Each optimizer's learning rate in these runs of it alone."""
-    best = transformer_report.best(groups(records), ("optimizer",), "lr")
-    return {name: lr for (name,), lr in best.items()}
+    """Each optimizer's learning rate in these runs of it alone; of all where none fits."""
+    found = groups(records)
+    fitting = [group for group in found if min(transformer_report.fit(group)) >= FITTED]
+    names, chosen = ("optimizer",), "lr"
+    made = transformer_report.best(found, names, chosen)
+    made |= transformer_report.best(fitting, names, chosen)
+    return {name: lr for (name,), lr in made.items()}
 
 
 def chosen_radii(records: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
