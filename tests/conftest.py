@@ -61,6 +61,9 @@ QUICKLY_COMPILED += (
     "momentum_ascent",
     "masked",
     "gradient",
+    "optimizers",
+    "vit",
+    "transformer",
 )
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)

@@ -130,7 +130,7 @@ def test_the_command_runs_to_its_table(tmp_path, monkeypatch):
     monkeypatch.setitem(transformer.PROBLEMS, "digits", dict(epochs=1, subset=973))
     monkeypatch.setattr(transformer, "RATES", (1e-3,))
     monkeypatch.setattr(transformer, "RADII", {("adamw", "sam"): (0.1,)})
-    monkeypatch.setattr(transformer_report, "OPTIMIZERS", {"adamw": "AdamW"})
+    monkeypatch.setattr(transformer_report, "OPTIMIZERS", ("adamw",))
     words = ["benchmark", "transformer", "--dataset", "digits", "--noise", "0.4", "--seeds", "1"]
     done = call(*words, "--workdir", tmp_path)
     assert done.returncode == 0, done.stderr

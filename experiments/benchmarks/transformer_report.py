@@ -7,10 +7,10 @@ from experiments.config import paper
 from experiments.config.step_forms import gradients_per_step
 from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section, commands, measured_on
-from experiments.reporting.tables import Group, by_platform, groups, markdown
+from experiments.reporting.tables import OPTIMIZER_NAMES, Group, by_platform, groups, markdown
 
 KIND = "transformer_run"
-OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
+OPTIMIZERS = ("adamw", "muon")
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10"}
 FOOTNOTE = (
     "Final test accuracy, mean ± sample standard deviation over seeds; training accuracy is that "
@@ -84,7 +84,7 @@ def table(found: list[Group]) -> str:
             [
                 DATASETS[group["dataset"]],
                 f"{100 * group['label_noise']:g}%",
-                OPTIMIZERS[group["optimizer"]],
+                OPTIMIZER_NAMES[group["optimizer"]],
                 _method(group, length),
                 _learning_rate(group, tuning),
                 _radius(group, tuning),
@@ -105,7 +105,7 @@ def _place(group: Group) -> tuple:
     return (
         list(DATASETS).index(group["dataset"]),
         group["label_noise"],
-        list(OPTIMIZERS).index(group["optimizer"]),
+        OPTIMIZERS.index(group["optimizer"]),
         paper.METHODS.index(group["method"]),
         group["epochs"],
         group["rho"],

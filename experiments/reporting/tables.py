@@ -14,6 +14,8 @@ _SHARED = tuple(
     [field.name for field in dataclasses.fields(RunConfig) if field.name != "seed"]
     + ["dataset_fingerprint"]
 )
+# The method without a perturbation is its base optimizer.
+OPTIMIZER_NAMES = {"sgd": paper.METHOD_NAMES["sgd"], "adamw": "AdamW", "muon": "Muon"}
 # Where rows of several methods differ in these, the method says so already.
 _OF_METHOD = ("eta", "adapt", "p", "normalization")
 # What `method_name` and a column of its own say of a row in every table.
@@ -130,6 +132,8 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def method_name(group: Group) -> str:
     """'ASAM', with what is not the default of that method behind it."""
     name = paper.METHOD_NAMES[group["method"]]
+    if group["method"] == "sgd":
+        name = OPTIMIZER_NAMES[group.setting("optimizer")]
     extras = []
     if group["method"] == "asam" and group["normalization"] != "elementwise":
         extras.append(f"{group['normalization']}")
