@@ -119,6 +119,20 @@ def test_the_table():
     assert transformer_report.sections(tuning) == []
 
 
+def test_each_optimizer_is_a_row_of_the_table_that_opens_the_report():
+    final = [
+        line("adamw", "sgd", 82.0, epochs=80, train_images=9),
+        line("adamw", "sgd", 80.0, train_images=9),
+        line("adamw", "asam", 85.0, rho=0.5, train_images=9),
+        line("muon", "sgd", 81.0, train_images=9),
+    ]
+    adamw, muon = transformer_report.outcomes(groups(final), "gpu")
+    assert adamw.problem == "digits, vit, AdamW, 40% label noise, 9 images, GPU"
+    found = [g.final for g in (adamw.base, adamw.twice, adamw.asam) if g is not None]
+    assert found == [[80.0], [82.0], [85.0]] and adamw.sam is None
+    assert muon.twice is None and muon.base is not None and muon.base.final == [81.0]
+
+
 def test_an_unknown_data_set_is_named():
     with pytest.raises(ConfigError, match="unknown dataset 'mnist'; the known ones are: digits"):
         transformer.Plan(["mnist"], [0.0], 1)

@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.config import paper
 from experiments.config.step_forms import gradients_per_step
+from experiments.reporting import opening
 from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section, commands, measured_on
 from experiments.reporting.tables import OPTIMIZER_NAMES, Group, by_platform, groups, markdown
@@ -51,7 +52,29 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
         title = "A transformer under AdamW and under Muon"
         title += "" if platform == "cpu" else f", {platform.upper()}"
         body = [rows, *said, measured_on(found), commands(found)]
-        made.append(Section(title, "\n\n".join(body)))
+        made.append(Section(title, "\n\n".join(body), (), tuple(outcomes(found, platform))))
+    return made
+
+
+def outcomes(found: list[Group], platform: str) -> list[opening.Outcome]:
+    """Each optimizer's rows of the table that opens the report, by data and label noise."""
+    problems: dict[tuple, list[Group]] = {}
+    for group in sorted(_final(found), key=_place):
+        names = ("dataset", "model", "optimizer", "label_noise")
+        problems.setdefault(tuple(group[name] for name in names), []).append(group)
+    made = []
+    for (data, model, name, noise), rows in problems.items():
+        plain = [group for group in rows if group["method"] == "sgd"]  # the shorter first
+        if not plain:
+            continue
+        of_method = {group["method"]: group for group in rows}
+        problem = (
+            f"{data}, {model}, {OPTIMIZER_NAMES[name]}, {100 * noise:g}% label noise, "
+            f"{rows[0]['train_images']:,} images, {platform.upper()}"
+        )
+        twice = plain[1] if len(plain) > 1 else None
+        sam, asam = of_method.get("sam"), of_method.get("asam")
+        made.append(opening.Outcome(problem, "a validation split", plain[0], twice, sam, asam))
     return made
 
 
