@@ -111,9 +111,11 @@ def measure(
     for one in timed:
         one.run()
     for number in tqdm(range(repeats), desc="measuring", leave=False):
-        # Each round begins elsewhere, so that none always follows PyTorch, which is last.
-        first = number * len(timed) // repeats
+        first = number * len(timed) // repeats  # each round begins elsewhere
         for one in timed[first:] + timed[:first]:
+            # A training step follows its own kind. After another the memory is cut for that one's
+            # buffers, and after PyTorch, whose last step SGD's always followed, for another library.
+            one.run()
             one.seconds.append(one.run())
     kept = {
         step.name: (copies[step.name] - copies["SGD"]) / _bytes(given.params)
