@@ -3,8 +3,8 @@
 import pytest
 
 from experiments.benchmarks import fitted, fitted_report
+from experiments.config.defaults import DEFAULT_RHO
 from experiments.config.errors import ConfigError
-from experiments.config.run_config import DEFAULT_RHO
 from experiments.reporting.tables import groups
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.benchmarks import fitted_report
 from experiments.config import run_config
+from experiments.config.defaults import default_rho
 from experiments.config.errors import ConfigError
 from experiments.config.run_config import RunConfig
 from experiments.config.step_forms import EXACT, STEP_FORMS
@@ -72,7 +73,7 @@ class Plan:
         for seed in range(self.seeds):
             runs += [_make("sgd", noise, seed=seed, epochs=n * EPOCHS) for n in (1, 2)]
             for (method, form), rho in chosen.items():
-                own = [run_config.default_rho("cifar10", method)] if form == EXACT else []
+                own = [default_rho("cifar10", method)] if form == EXACT else []
                 runs += [
                     _make(method, noise, variant=form, seed=seed, rho=r)
                     for r in dict.fromkeys((*own, rho))

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.benchmarks import pareto_report
 from experiments.config import paper
-from experiments.config.run_config import default_rho
+from experiments.config.defaults import default_rho
 from experiments.config.step_forms import EXACT
 from experiments.reporting import opening
 from experiments.reporting.mean_std import format_mean_std

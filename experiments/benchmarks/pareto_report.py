@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.config import run_config
+from experiments.config.defaults import DATASET_DEFAULTS
 from experiments.config.step_forms import EXACT, STEP_FORMS, gradients_per_step
 from experiments.reporting import opening, style
 from experiments.reporting.mean_std import format_mean_std, mean_std
@@ -37,7 +37,7 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
         name = f"{dataset}, {model}, {100 * noise:g}% label noise"
         if subset:
             name += f", {subset:,} images"
-        if run_config.DATASET_DEFAULTS[dataset]["augment"] and not augmented:
+        if DATASET_DEFAULTS[dataset]["augment"] and not augmented:
             name += " without augmentation"
         picture = f"pareto_{dataset}_{model}_noise{100 * noise:g}.png"
         tuning = [g for g in of_problem if g.runs[0].get("validation")]

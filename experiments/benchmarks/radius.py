@@ -68,9 +68,10 @@ class Plan:
 
     def tuning(self, problem: Problem, noise: float) -> list[RunConfig]:
         """SGD, the constants and the rules, on the validation split."""
-        chosen = [dict(rho=rho) for rho in RADII]
+        chosen: list[dict[str, Any]] = [dict(rho=rho) for rho in RADII]
         chosen += [_ruled(rule, t) for rule, targets in TARGETS.items() for t in targets]
-        shared = problem.settings | problem.tuning | dict(label_noise=noise, seed=self.seeds)
+        own: dict[str, Any] = dict(label_noise=noise, seed=self.seeds)
+        shared = problem.settings | problem.tuning | own
         plain = run_config.make(method="sgd", **shared)
         return [plain, *(run_config.make(method="asam", **shared, **one) for one in chosen)]
 
@@ -78,11 +79,12 @@ class Plan:
         self, problem: Problem, noise: float, rho: float, targets: dict[str, float]
     ) -> list[RunConfig]:
         """SGD, the chosen constant and 1, and the rules at their targets, on all images."""
-        chosen = [dict(rho=r) for r in dict.fromkeys((START, rho))]
+        chosen: list[dict[str, Any]] = [dict(rho=r) for r in dict.fromkeys((START, rho))]
         chosen += [_ruled(rule, target) for rule, target in targets.items()]
         runs = []
         for seed in range(self.seeds):
-            shared = problem.settings | dict(label_noise=noise, seed=seed)
+            own: dict[str, Any] = dict(label_noise=noise, seed=seed)
+            shared = problem.settings | own
             runs.append(run_config.make(method="sgd", **shared))
             runs += [run_config.make(method="asam", **shared, **one) for one in chosen]
         return runs

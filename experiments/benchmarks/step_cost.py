@@ -113,8 +113,8 @@ def measure(
     for number in tqdm(range(repeats), desc="measuring", leave=False):
         first = number * len(timed) // repeats  # each round begins elsewhere
         for one in timed[first:] + timed[:first]:
-            # A training step follows its own kind. After another the memory is cut for that one's
-            # buffers, and after PyTorch, whose last step SGD's always followed, for another library.
+            # A training step follows its own kind. After another's the memory is cut for other
+            # buffers, and after PyTorch's, which SGD's always followed, for another library.
             one.run()
             one.seconds.append(one.run())
     kept = {

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import run_config
+from experiments.config.defaults import APPENDIX_B_CUTOUT
 from experiments.config.errors import ConfigError
-from experiments.config.run_config import APPENDIX_B_CUTOUT, RunConfig
+from experiments.config.run_config import RunConfig
 from experiments.datasets import arrays
 from experiments.figures import figure2_measures, figure2_picture, figure_lines
 from experiments.figures.evaluation_set import EvaluationSet

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from experiments.config import run_config
-from experiments.config.run_config import APPENDIX_B_CUTOUT, RunConfig
+from experiments.config.defaults import APPENDIX_B_CUTOUT
+from experiments.config.run_config import RunConfig
 from experiments.figures import figure_lines
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style

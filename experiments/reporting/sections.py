@@ -4,7 +4,7 @@ import re
 from functools import partial
 
 from experiments.config import paper, run_config
-from experiments.config.run_config import default_rho
+from experiments.config.defaults import default_rho
 from experiments.reporting import curves, opening
 from experiments.reporting.summaries import (
     NOISE_FOOTNOTE,

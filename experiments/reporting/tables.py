@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from experiments.config import paper
-from experiments.config.run_config import LATER, PAPER_EPOCHS, RunConfig, default_rho
+from experiments.config.defaults import PAPER_EPOCHS, default_rho
+from experiments.config.run_config import LATER, RunConfig
 from experiments.reporting.mean_std import format_mean_std, mean_std
 from experiments.training import result_lines
 
