@@ -113,7 +113,7 @@ def table(final: list[Group], scores: Tuned) -> str:
     targets = chosen_targets(scores)
     columns = {"constant 1": ("fixed", 1.0)} | {rule: (rule, t) for rule, t in targets.items()}
     rows, kept = [], {name: [] for name in columns}
-    for where in dict.fromkeys(place(group.runs[0]) for group in final):
+    for where in sorted({place(group.runs[0]) for group in final}):
         of = {row(g.runs[0]): g for g in final if place(g.runs[0]) == where}
         best = "fixed", chosen_radius(scores[where])
         if best not in of or ("sgd", 0.0) not in of:
