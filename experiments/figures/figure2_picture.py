@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import EngFormatter
 
 from experiments.figures.figure2_measures import MEASURES
 from experiments.figures.figure2_statistics import gaps, grids, score, values
@@ -42,6 +43,8 @@ def draw(lines: list[Record], path: Path) -> None:
         panel.set_title(
             f"{TITLES[measure]}\n$R$ = {found.r:.2f}, $\\tau$ = {found.tau:.2f}", fontsize=10
         )
+        # "2M", not "2" with a power of ten at the end of the label, behind rho.
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.set_xlabel(f"rise of loss (nats), $\\rho$ = {found.rho:g}")
     for panel in panels[::2]:
         panel.set_ylabel("generalization\ngap (nats)")
