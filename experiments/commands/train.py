@@ -80,6 +80,8 @@ def train(wanted: Configuration, others: options.OtherProcesses, running: option
     from experiments.training import processes, runner
 
     devices = processes.join(devices=wanted.devices, **vars(others))
-    for record in runner.run_all(wanted.of_each_seed(devices), running.options()):
+    # Together, so that none leaves the others waiting for it.
+    configs = processes.all_succeed(lambda: wanted.of_each_seed(devices))
+    for record in runner.run_all(configs, running.options()):
         if processes.leads():
             print(runner.sentence(record))
