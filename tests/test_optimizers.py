@@ -1,5 +1,7 @@
 """AdamW and Muon in a step, against NumPy; the warm-up; what Muon takes for a matrix."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,7 +147,7 @@ def test_muon_takes_kernels_for_matrices_and_nothing_else(name):
         kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 2, 5)), jnp.float32)
         tree = {"kernel": kernel}
         tx = optimizers.base("muon", 1.0, 0.95, 0.0, nesterov=True)
-        updates, _ = tx.update(tree, tx.init(tree), tree)
+        updates: Any = tx.update(tree, tx.init(tree), tree)[0]
         expected, _ = muon(
             np.zeros((18, 5)), np.asarray(kernel, np.float64).reshape(18, 5), 1, 0.95
         )
