@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from experiments.benchmarks import (
+    convolution_cost,
     fitted_report,
     leaves_cost,
     loop_cost,
@@ -24,6 +25,7 @@ def sections(workdir: Path) -> list[Section]:
         *pareto_report.sections(result_lines.read(workdir, pareto_report.KIND)[0]),
         *radius_report.sections(result_lines.read(workdir, radius_report.KIND)[0]),
         *step_cost.sections(workdir),
+        *convolution_cost.sections(workdir),
         *loop_cost.sections(workdir),
         *leaves_cost.sections(workdir),
         *sharpness_cost.sections(workdir),

@@ -63,6 +63,20 @@ def benchmark_loop(
     )
 
 
+@app.command("convolutions")
+def benchmark_convolutions(
+    model: Annotated[str, front.Option(help="See the command models.")] = "resnet20",
+    batch_size: Annotated[int, front.Option(min=1, help="Images in a step.")] = 128,
+    repeats: Annotated[int, front.Option(min=1, help="Rounds of all of them.")] = 10,
+    torch: Annotated[bool, front.Option(help="Also PyTorch's convolutions and step.")] = False,
+    workdir: options.Workdir = WORKDIR,
+) -> None:
+    """Prints what the convolutions of a step take on a CPU, in XLA's libraries and PyTorch's."""
+    from experiments.benchmarks import convolution_cost
+
+    convolution_cost.run(workdir, model, batch_size, repeats, torch)
+
+
 @app.command("leaves")
 def benchmark_leaves(
     leaves: Annotated[

@@ -14,7 +14,7 @@ class StepForm:
     part: int = 1  # climbs along the gradient of 1 / part of the batch
     steady: float | None = None  # decay of the average of the ascent's gradients
     remembers: float | None = None  # decay of the average of last gradients, alone or with a part
-    contrast: float = 0.0  # how much of the momentum is taken away from the last gradient
+    contrast: float = 0.0  # how much of the momentum is taken away from the direction
     momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
     descent: str | None = None  # a rule of asam_jax by name, with the run's weight
     friendly: bool = False  # climbs along the batch's own part of the gradient
@@ -71,6 +71,12 @@ STEP_FORMS = {
     "part16-steady": StepForm("climbs along 1/16 of the batch, averaged", part=16, steady=0.5),
     "part16-last": StepForm(
         "climbs along 1/16 of the batch plus the last gradient", part=16, remembers=0.0
+    ),
+    "part16-last-friendly": StepForm(
+        "climbs along 1/16 of the batch plus the last gradient, less the momentum",
+        part=16,
+        remembers=0.0,
+        contrast=0.1,
     ),
     "momentum": StepForm("climbs along the momentum", momentum=1),
     "momentum-ahead": StepForm("looks ahead along the momentum (momentum-SAM)", momentum=-1),

@@ -94,12 +94,11 @@ def _at_another_direction(spec, form: StepForm, state: Held, rho, loss_fn, part_
             direction, memory = _steady(form.steady).update(direction, memory)
         if form.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
-        eps = asam_jax.perturbation(state.params, direction, **how)
-        at = jax.tree.map(jnp.add, state.params, eps)
+        source = (asam_jax.RememberState(direction), state.opt_state)
     else:
         source = (memory, state.opt_state)
-        how |= dict(sign=form.momentum or 1, contrast=form.contrast)
-        at = asam_jax.momentum_ascent(state.params, source, **how)
+    how |= dict(sign=form.momentum or 1, contrast=form.contrast)
+    at = asam_jax.momentum_ascent(state.params, source, **how)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if form.remembers is not None:
         _, memory = asam_jax.remember(form.remembers).update(grads, memory)
