@@ -1,12 +1,18 @@
 """Settings under which the whole suite runs: strict promotion and eight CPU devices."""
 
+import importlib.metadata
 import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAG = "--xla_force_host_platform_device_count"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
+_FLAGS = {"--xla_force_host_platform_device_count": "8"}
+if importlib.metadata.version("jax").startswith("0.10."):
+    # Of XLA's two emitters of kernels the newer one, by default, is half of compilation. Later
+    # versions have no other.
+    _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
+for _flag, _value in _FLAGS.items():
+    if _flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()
 
 # What takes long to compile is compiled once for both workers and the processes that they start,
 # anew in every run of the suite.

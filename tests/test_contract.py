@@ -5,51 +5,11 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
+from contract import ALL, EXACT, FACTORIES, W, batch, gradient, run
 
 import asam_jax
-
-W = {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "bias": np.float32([0.3, -0.1])}
-
-
-def loss(params, x):
-    return jnp.mean(jnp.square(jnp.tanh(x @ params["kernel"] + params["bias"][None])))
-
-
-def batch(seed, n=6):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(n, 2)), jnp.float32)
-
-
-def gradient(x):
-    return lambda params: jax.grad(loss)(params, x.astype(params["kernel"].dtype))
-
-
-FACTORIES = {
-    "asam": lambda base, rho=0.5: asam_jax.asam(base, rho),
-    "sam": lambda base, rho=0.05: asam_jax.sam(base, rho),
-    "p_inf": lambda base, rho=0.01: asam_jax.asam(base, rho, p=jnp.inf),
-    "filterwise": lambda base, rho=0.5: optax.chain(
-        asam_jax.sharpness_aware(rho, operator=asam_jax.filterwise()), base
-    ),
-    "every second": lambda base, rho=0.5: optax.chain(
-        asam_jax.sharpness_aware(rho, every=2, descent=asam_jax.look_descent(0.0)), base
-    ),
-    "friendly and gsam": lambda base, rho=0.5: optax.chain(
-        asam_jax.sharpness_aware(
-            rho, ascent=asam_jax.friendly_ascent(), descent=asam_jax.gsam_descent(0.1)
-        ),
-        base,
-    ),
-}
-
-
-EXACT = ["asam", "sam", "p_inf", "filterwise"]
-WRAPPERS = {
-    "decoupled WSAM": lambda base, rho=0.5: asam_jax.decoupled_wsam(base, 0.01, rho, gamma=0.6)
-}
-ALL = {**FACTORIES, **WRAPPERS}
 
 
 @pytest.fixture(params=ALL)
@@ -67,16 +27,6 @@ def link_in_front(request):
 def exact(request):
     """Those that keep nothing but a count."""
     return FACTORIES[request.param]
-
-
-def run(tx, steps=3, params=None, **extra) -> tuple[Any, Any]:
-    params = jax.tree.map(jnp.asarray, W if params is None else params)
-    state = tx.init(params)
-    for seed in range(steps):
-        f = gradient(batch(seed))
-        updates, state = tx.update(f(params), state, params, grad_fn=f, **extra)
-        params = optax.apply_updates(params, updates)
-    return params, state
 
 
 def test_is_an_extra_args_transformation_that_ignores_strays(factory):

@@ -8,9 +8,9 @@ import many
 import numpy as np
 import optax
 import pytest
+from forms import LR, STEPS, batch, by_hand, climbed, dot, friendly, mix, orthogonal, zeros
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_forms import LR, STEPS, batch, by_hand, climbed, dot, friendly, mix, orthogonal, zeros
 
 import asam_jax
 

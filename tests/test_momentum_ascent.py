@@ -9,7 +9,7 @@ import many
 import numpy as np
 import optax
 import pytest
-from test_forms import LR, STEPS, batch, by_hand, climbed, mix, zeros
+from forms import LR, STEPS, batch, by_hand, climbed, mix, zeros
 
 import asam_jax
 

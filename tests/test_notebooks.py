@@ -32,6 +32,13 @@ def pictures(notebook):
     return [o for o in outputs(notebook) if "image/png" in o.get("data", {})]
 
 
+def shorter(notebook):
+    """The same cells, with five epochs where there are fifty: those are in the stored outputs."""
+    for cell in notebook.cells:
+        cell.source = re.sub(r"(?m)^(EPOCHS, .+) = \d+, ", r"\1 = 5, ", cell.source)
+    return notebook
+
+
 def committed(name):
     return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
 
@@ -88,7 +95,7 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     # Half of the time is LLVM's; without its effort one comparison of many_devices is too strict.
     if name != "many_devices":
         monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    notebook = build.execute(build.read(name), tmp_path)
+    notebook = build.execute(shorter(build.read(name)), tmp_path)
     assert len(pictures(notebook)) == len(pictures(committed(name)))
     assert not [o for o in outputs(notebook) if o.output_type == "error"]
     assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
