@@ -81,7 +81,7 @@ def test_it_trains_where_only_what_trains_is_installed(absent, tmp_path, monkeyp
     words += ["--batch-size", 10, "--epochs", 1, "--workdir", tmp_path / "runs"]
     done = bare(absent, "train", *words)
     assert done.returncode == 0, done.stderr
-    assert "cifar10 mlp asam seed 0" in done.stdout
+    assert "cifar10 mlp asam rho 0.5 seed 0" in done.stdout
     assert len((tmp_path / "runs" / "results.jsonl").read_text().splitlines()) == 1
 
 

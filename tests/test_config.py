@@ -8,6 +8,7 @@ from experiments.commands.train import Configuration
 from experiments.config import plans, run_config
 from experiments.config.errors import ConfigError
 from experiments.figures import figure2, figure4
+from experiments.training.progress import name_of
 
 
 @pytest.mark.parametrize(
@@ -148,3 +149,21 @@ def test_what_is_wrong_is_named(values, message):
     with pytest.raises(ConfigError) as error:
         run_config.make(**values)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "name"),
+    [
+        ("sgd", {}, "digits cnn sgd seed 3"),
+        ("sgd", dict(model="vit", optimizer="adamw"), "digits vit adamw seed 3"),
+        ("asam", dict(model="vit", optimizer="muon"), "digits vit asam on muon rho 0.5 seed 3"),
+        (
+            "asam",
+            dict(variant="part16", rho=1.0, label_noise=0.4),
+            "digits cnn asam part16 rho 1 noise 40% seed 3",
+        ),
+    ],
+)
+def test_progress_names_a_run_by_what_tells_it_from_the_others(method, settings, name):
+    made = run_config.make("digits", method, seed=3, **settings)
+    assert name_of(made.as_json()) == name

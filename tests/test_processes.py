@@ -103,7 +103,7 @@ def test_they_go_on_and_the_first_writes_the_line(stopped, tmp_path):
     assert (code0, code1) == (0, 0), (err0, err1)
     (record,) = lines(workdir)
     assert (record["devices"], record["processes"], record["loop"]) == (8, 2, "sharded")
-    assert "digits mlp asam seed 0" in out0 and "digits" not in out1 + err1
+    assert "digits mlp asam rho 0.5 seed 0" in out0 and "digits" not in out1 + err1
     assert not any((workdir / "checkpoints").iterdir())
 
     whole = call(*RUN, "--devices", 8, "--workdir", tmp_path)

@@ -6,10 +6,25 @@ holds for all methods and the time left is honest.
 
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 60.0
+
+
+def name_of(run: Mapping[str, Any]) -> str:
+    """What a run, as JSON, is called: what tells it from the others of a comparison."""
+    alone = run["method"] == "sgd"
+    base = run.get("optimizer", "sgd")
+    words = [run["dataset"], run["model"], base if alone else run["method"]]
+    if not alone:
+        words += [f"on {base}"] * (base != "sgd")
+        words += [run[name] for name in ("variant",) if name in run]
+        words.append(f"rho {run['rho']:g}")
+    words += [f"noise {100 * run['label_noise']:g}%"] * (run["label_noise"] > 0)
+    return " ".join([*words, f"seed {run['seed']}"])
 
 
 class Progress:

@@ -15,7 +15,7 @@ from experiments.datasets.arrays import Dataset
 from experiments.training import estimate, loops, processes, provenance, result_lines, weights
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.lock import workdir_lock
-from experiments.training.progress import Progress
+from experiments.training.progress import Progress, name_of
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
 
@@ -143,7 +143,6 @@ def _forget_checkpoints(checkpoints: Path, finished: dict[str, Any]) -> None:
 def sentence(record: dict[str, Any]) -> str:
     """One run in one line."""
     return (
-        f"{record['dataset']} {record['model']} {record['method']} seed {record['seed']}: "
-        f"final {record['test_accuracy_final']:.2f}%, best {record['test_accuracy_max']:.2f}%, "
-        f"{record['wall_seconds']:.1f} s"
+        f"{name_of(record)}: final {record['test_accuracy_final']:.2f}%, "
+        f"best {record['test_accuracy_max']:.2f}%, {record['wall_seconds']:.1f} s"
     )

@@ -13,7 +13,7 @@ from experiments.config.step_forms import gradients_per_step
 from experiments.datasets.arrays import Dataset
 from experiments.training import loops, processes, radius_rule, reused_direction
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.progress import Progress
+from experiments.training.progress import Progress, name_of
 from experiments.training.spec import TrainState
 from experiments.training.stop import StopRequest
 
@@ -47,8 +47,7 @@ def train(
         history, seconds_before = stored["epochs"], stored["seconds"]
         rho = stored.get("rho", rho)
     cost = gradients_per_step(config.method, config.variant)
-    label = f"{config.dataset} {config.model} {config.method} seed {config.seed}"
-    progress.start(label, step * cost)
+    progress.start(name_of(config.as_json()), step * cost)
     started = time.monotonic()
 
     def stored_history():
