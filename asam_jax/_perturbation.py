@@ -29,7 +29,7 @@ def perturbation(
 
     which maximizes <g, eps> over ||T_w^-1 eps||_p <= rho. For p = 2 this is
     rho T_w^2 g / ||T_w g||_2, for p = inf rho T_w sign(g), and at p = 1 its limit: all of rho on
-    the largest |T_w g|, in equal shares where several are largest.
+    the largest |T_w g|, in equal shares where several are largest or miss it by a rounding.
 
     Norms are taken in float32 or wider over all leaves together, and scaled by the largest
     magnitude, so that neither large nor small entries overflow or vanish. A zero gradient gives

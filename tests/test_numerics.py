@@ -117,6 +117,17 @@ def test_ties_share_the_radius_at_p_one():
     np.testing.assert_allclose(eps, [0.5, -1.0, 0.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("p", [1, pytest.param(jnp.array(1.0), id="traced")])
+def test_entries_that_rounding_parts_are_ties_at_p_one(p):
+    """The largest may be computed twice in a program, and miss itself by a rounding."""
+    g = jnp.array([np.nextafter(np.float32(1), np.float32(0)), -1.0, 1 - 1e-4, 0.0])
+    eps = jax.jit(
+        lambda p: asam_jax.perturbation(g, g, rho=1.0, operator=asam_jax.identity(), p=p),
+        static_argnums=() if isinstance(p, jax.Array) else 0,
+    )(p)
+    np.testing.assert_allclose(eps, [0.5, -0.5, 0.0, 0.0], rtol=1e-6)
+
+
 def test_all_zero_scales_do_not_move():
     w = jnp.zeros(3)
     eps = asam_jax.perturbation(w, jnp.ones(3), rho=1.0, operator=asam_jax.elementwise(0.0))
