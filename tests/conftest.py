@@ -70,6 +70,11 @@ QUICKLY_COMPILED += (
     "optimizers",
     "vit",
     "transformer",
+    "loops",
+    "curvature",
+    "trees",
+    "ascent",
+    "script_recipe",
 )
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
