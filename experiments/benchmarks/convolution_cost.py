@@ -41,7 +41,7 @@ def measure(model: str, batch_size: int, repeats: int, torch: bool) -> list[dict
         )
     machine = torch_step.Machine() if torch else None
     found = convolutions.of_network(model, batch_size)
-    made = {
+    made: dict[tuple[Convolution | None, str], dict[str, Run]] = {
         (one, part): runs
         for one in tqdm(found, desc="compiling", leave=False)
         for part, runs in _runs(one, machine).items()
