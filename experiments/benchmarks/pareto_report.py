@@ -151,7 +151,7 @@ def _sorted(found: list[Group]) -> list[Group]:
 
 def _picture(found: list[Group], path: Path, title: str) -> None:
     """Accuracy over cost, with the line of those that nothing cheaper beats."""
-    figure, axes = style.figure((8.6, 5.4))
+    figure, axes = style.figure((10.8, 5.4))
     epochs = _shortest(found)
     points = [(cost(g, epochs), *mean_std(g.final), name_of(g, epochs)) for g in _sorted(found)]
     best, front = -1.0, []
@@ -160,14 +160,14 @@ def _picture(found: list[Group], path: Path, title: str) -> None:
             best = y
             front.append((x, y))
     axes.step(
-        *zip(*[*front, (2.6, front[-1][1])], strict=True), where="post", color="#b0b0b0", zorder=1
+        *zip(*[*front, (2.45, front[-1][1])], strict=True), where="post", color="#b0b0b0", zorder=1
     )
     low = min(y for _, y, _, _ in points)
     high = max(y for _, y, _, _ in points)
     for number, column in enumerate(_columns(points)):
         _draw(axes, column, gap=(high - low) / 26, left=number == 0)
     axes.set_xscale("log")
-    axes.set_xlim(0.85, 2.6)
+    axes.set_xlim(0.88, 2.45)
     axes.set_xticks([1, 1.25, 1.5, 2], ["1", "1.25", "1.5", "2"])
     axes.minorticks_off()
     axes.set_xlabel("cost of training (SGD = 1)")
