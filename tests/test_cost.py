@@ -4,11 +4,13 @@ import jax
 import pytest
 
 from experiments.benchmarks import compared_steps
+from experiments.training import cpu
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The whole training steps, compiled and never run."""
+    """The whole training steps, compiled as training does and never run."""
+    options = cpu.compiler_options(compared_steps.IMAGE_SHAPE)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         made = {
             step.name: step
@@ -17,7 +19,9 @@ def compiled():
             )
         }
         return {
-            name: jax.jit(made[name].calls[0], donate_argnums=0).lower(made[name].state).compile()
+            name: jax.jit(made[name].calls[0], donate_argnums=0)
+            .lower(made[name].state)
+            .compile(options)
             for name in ("SGD", "ASAM, element-wise")
         }
 
