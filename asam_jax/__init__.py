@@ -22,7 +22,6 @@
 
 from asam_jax._aliases import asam, sam
 from asam_jax._alternating import AlternatingState, alternating
-from asam_jax._average_sharpness import average_sharpness
 from asam_jax._bound import BoundTerms, generalization_bound_terms
 from asam_jax._collectives import AxisName
 from asam_jax._decoupled import DecoupledState, decoupled_wsam
@@ -31,12 +30,11 @@ from asam_jax._direction import RememberState, friendly_ascent, momentum_ascent,
 from asam_jax._filters import FilterAxes, LayerAxes, flax_filter_axes, torch_filter_axes
 from asam_jax._gradient import value_and_grad
 from asam_jax._masked import masked
+from asam_jax._measures import average_sharpness, maximizer, sharpness
 from asam_jax._operators import Operator, elementwise, filterwise, identity
 from asam_jax._perturbation import perturbation
-from asam_jax._radius_at import radius_at
-from asam_jax._radius_profile import RadiusProfile, radius_profile
+from asam_jax._radius import RadiusProfile, radius_at, radius_profile
 from asam_jax._rules import LeafPredicate, all_leaves, not_bias
-from asam_jax._sharpness import maximizer, sharpness
 from asam_jax._transform import Radius, SharpnessAwareState, sharpness_aware
 
 __version__ = "0.1.0"

@@ -49,3 +49,10 @@ def safe_sqrt(number: jax.Array) -> jax.Array:
     """The root of numbers of at least 0; at 0, where its derivative is infinite, that is 0."""
     zero = number == 0
     return jnp.where(zero, jnp.zeros_like(number), jnp.sqrt(jnp.where(zero, 1, number)))
+
+
+def inverse(size: jax.Array) -> jax.Array:
+    """1 / size, 0 where that is 0, and NaN where it is not finite."""
+    zero = size == 0
+    result = jnp.where(zero, jnp.zeros_like(size), 1 / jnp.where(zero, jnp.ones_like(size), size))
+    return jnp.where(jnp.isfinite(size), result, jnp.nan)
