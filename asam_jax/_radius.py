@@ -1,6 +1,7 @@
 """The increase of the loss at w + eps, group by group, and the radius at which it is so large."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -76,7 +77,10 @@ class Loss:
         return losses, mean(gradients())
 
 
-zeros = jax.jit(optax.tree.zeros_like)  # eps at w
+@jax.jit
+def zeros(params: PyTree) -> PyTree:
+    """Eps at w: zeros that are sharded as the parameters are, since they read them."""
+    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
 
 
 def increase(losses: list[jax.Array], at_w: list[jax.Array]) -> jax.Array:
@@ -144,7 +148,8 @@ def _rows(leaf: Any, first: int, size: int) -> Any:
 @functools.partial(jax.jit, static_argnames="size")
 def _sliced(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
     sharding = jax.typeof(leaf).sharding
-    if size % (len(leaf) // sharding.shard_shape(leaf.shape)[0]):
+    axes = sharding.spec[0] or ()
+    if size % math.prod(sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)):
         # What an explicit mesh cuts can only be sliced into parts that it can cut: so gather them.
         gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
         return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
