@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from asam_jax import _checks
-from asam_jax._checks import PyTree, Scalar
-from asam_jax._dtypes import wide
-from asam_jax._operators import Operator, elementwise
+from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._radius import Loss, LossFn, groups_of, increase, mean, zeros
-from asam_jax._reductions import inverse
+from asam_jax._tree import inverse, wide
+from asam_jax.typing import Operator, PyTree, Scalar
 
 # Steps without a new best loss after which the ascent goes back to the best point.
 _PATIENCE = 4
@@ -183,7 +182,7 @@ def sharpness(
     maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
 
     def measure(params: PyTree, batch: PyTree) -> jax.Array:
-        _checks.floating("params", params)
+        _checks.real_floating("params", params)
         groups = enumerate(groups_of(batch, m, batch_size))
         return mean(maximize(params, group, number)[0] for number, group in groups)
 
@@ -223,7 +222,7 @@ def maximizer(
     maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
-        _checks.floating("params", params)
+        _checks.real_floating("params", params)
         rise, eps = maximize(params, [batch], 0)
         return eps, rise
 
@@ -297,7 +296,7 @@ def average_sharpness(
         return jax.tree.map(eps, params, operator(params), draws)
 
     def measure(params: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
-        _checks.floating("params", params)
+        _checks.real_floating("params", params)
         (group,) = groups_of(batch, None, batch_size)
         at_w = loss.at(params, zeros(params), group)
 

@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from asam_jax import _checks, _collectives
-from asam_jax._checks import PyTree, Scalar
-from asam_jax._dtypes import wide, widest
-from asam_jax._operators import Operator, elementwise
+from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._reductions import total
+from asam_jax._tree import total, wide, widest
+from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
 
@@ -54,7 +52,7 @@ class Loss:
                 # At replicated parameters shard_map would sum the gradient over devices, though
                 # each has a loss of its own.
                 kind = jax.eval_shape(value, params, eps, batch).manual_axis_type
-                params = _collectives.varying(params, tuple(kind.varying) if kind else ())
+                params = _collectives.vary(params, tuple(kind.varying) if kind else ())
             loss, grads = jax.value_and_grad(value)(params, eps, batch)
             return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
 
@@ -149,7 +147,9 @@ def _rows(leaf: Any, first: int, size: int) -> Any:
 def _sliced(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
     sharding = jax.typeof(leaf).sharding
     axes = sharding.spec[0] or ()
-    if size % math.prod(sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)):
+    if size % math.prod(
+        sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)
+    ):
         # What an explicit mesh cuts can only be sliced into parts that it can cut: so gather them.
         gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
         return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
@@ -238,7 +238,7 @@ def radius_profile(
         return total(parts, widest(part.dtype for part in parts))
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
-        _checks.floating("params", params)
+        _checks.real_floating("params", params)
         radii = _radii(radii)
 
         def of(group: list[PyTree]) -> tuple[list[jax.Array], jax.Array, jax.Array]:
