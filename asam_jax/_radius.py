@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from asam_jax import _checks, _collectives
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import total, wide, widest
+from asam_jax._tree import total, wide
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
@@ -235,7 +235,7 @@ def radius_profile(
             return jnp.sum(jnp.where(e == 0, jnp.zeros_like(e), g.astype(e.dtype)) * e)
 
         parts = jax.tree.leaves(jax.tree.map(part, grads, eps))
-        return total(parts, widest(part.dtype for part in parts))
+        return total(parts)
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
         _checks.real_floating("params", params)
