@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from asam_jax import _checks, _collectives
+from asam_jax import _checks, _collectives, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._tree import total, wide
@@ -217,7 +217,7 @@ def radius_profile(
       Kwon et al., ASAM, 2021, Section 5.
     """
     loss = Loss(loss_fn)
-    _checks.function("operator", operator)
+    _operators.check(operator)
     _checks.norm_order(p)
 
     @jax.jit
