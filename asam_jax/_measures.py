@@ -223,7 +223,7 @@ def maximizer(
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
         _checks.real_floating("params", params)
-        rise, eps = maximize(params, [batch], 0)
+        rise, eps = maximize(params, *groups_of(batch, None, None), 0)
         return eps, rise
 
     return measure
