@@ -41,8 +41,7 @@ QUICKLY_COMPILED += (
     "communication",
     "landscape",
     "step_forms",
-    "radius_profile",
-    "radius_at",
+    "radius",
     "radius_rule",
     "recipes",
     "export",
@@ -53,7 +52,6 @@ QUICKLY_COMPILED += (
     "layouts",
     "stacked",
     "sharpness",
-    "average_sharpness",
     "alternating",
     "forms",
     "forms_devices",
@@ -73,7 +71,6 @@ QUICKLY_COMPILED += (
     "loops",
     "curvature",
     "trees",
-    "ascent",
     "script_recipe",
 )
 
