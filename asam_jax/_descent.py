@@ -52,7 +52,7 @@ def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
     References:
       Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, 2022.
     """
-    _checks.at_least("alpha", alpha, 0.0)
+    _checks.number("alpha", alpha, 0.0)
 
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
         kept, other, sign = (new, grads, -1) if minimize_fp else (grads, new, 1)
@@ -125,7 +125,7 @@ def wsam_descent(gamma: Scalar) -> Descent:
       Yue et al., Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
       Term, 2023.
     """
-    _checks.fraction("gamma", gamma, below_one=True)
+    _checks.number("gamma", gamma, 0.0, 1.0)
 
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
         del axes
@@ -165,7 +165,7 @@ def looksam_descent(weight: Scalar) -> Descent:
     References:
       Liu et al., Towards Efficient and Scalable Sharpness-Aware Minimization, 2022.
     """
-    _checks.at_least("weight", weight, 0.0)
+    _checks.number("weight", weight, 0.0)
 
     def perturbed(grads: PyTree, new: PyTree, state: PyTree, axes: Axes) -> tuple[PyTree, PyTree]:
         unit = _tree.norm_and_unit(grads, axes)[1]

@@ -280,7 +280,7 @@ def average_sharpness(
     """
     loss = Loss(loss_fn)
     _checks.function("operator", operator)
-    _checks.at_least("sigma", sigma, 0.0)
+    _checks.number("sigma", sigma, 0.0)
     samples = _checks.count("samples", samples, 1)
 
     @jax.jit

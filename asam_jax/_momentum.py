@@ -44,8 +44,8 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
     References:
       Li et al., Friendly Sharpness-Aware Minimization, 2024.
     """
-    _checks.at_least("sigma", sigma, 0.0)
-    _checks.fraction("decay", decay)
+    _checks.number("sigma", sigma, 0.0)
+    _checks.number("decay", decay, 0.0, 1.0)
     ema = optax.ema(decay, debias=False)  # pyright: ignore[reportArgumentType]
 
     def update_fn(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
@@ -80,7 +80,7 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
     >>> asam_jax.momentum_ascent(w, state, rho=0.5, operator=asam_jax.identity())
     Array([3.5, 4. ], dtype=float32)
     """
-    _checks.fraction("decay", decay)
+    _checks.number("decay", decay, 0.0, 1.0)
 
     def init_fn(params: PyTree) -> RememberState:
         return RememberState(direction=optax.tree.zeros_like(params))
@@ -163,7 +163,7 @@ def momentum_ascent(
     """
     if sign not in (1, -1):
         raise ValueError(f"sign must be 1 or -1, got {sign!r}.")
-    _checks.at_least("contrast", contrast, 0.0)
+    _checks.number("contrast", contrast, 0.0)
     contrasted = not (isinstance(contrast, (int, float)) and contrast == 0)
     kinds = ("direction",) if contrasted else ("direction", "trace", "mu")
     direction = _remembered(params, opt_state, kinds)

@@ -104,7 +104,8 @@ def sharpness_aware(
     p = 2.0 if p is None else _checks.norm_order(p)
     _checks.radius(rho, schedule=True)
     _operators.check(operator)
-    _checks.period(every)
+    if every is not None and not isinstance(every, jax.Array):  # an array where it is injected
+        every = _checks.count("every", every, 1)
     if ascent is not None:
         _checks.transformation("ascent", ascent)
     if descent is not None and not isinstance(descent, Descent):
@@ -168,9 +169,7 @@ def sharpness_aware(
                 grads = _collectives.mean(grads, [axis for axis in axes if axis not in shared])
                 result, descent_state = descent.perturbed(grads, own, state.descent, sharded)
                 result = _tree.where(trained, result, new)
-                descent_state = _tree.if_finite(
-                    descent_state, state.descent, (grads, own), sharded
-                )
+                descent_state = _tree.if_finite(descent_state, state.descent, (grads, own), sharded)
             return result, next_state._replace(ascent=ascent_state, descent=descent_state)
 
         def unperturbed() -> tuple[PyTree, SharpnessAwareState]:

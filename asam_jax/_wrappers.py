@@ -204,7 +204,7 @@ def decoupled_wsam(
       Term, 2023, Algorithm 1.
     """
     base = _checks.base_optimizer(base)
-    _checks.fraction("gamma", gamma, below_one=True)
+    _checks.number("gamma", gamma, 0.0, 1.0)
     operator = elementwise() if operator is None else operator
     second = sharpness_aware(
         rho,
