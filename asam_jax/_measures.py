@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks
+from asam_jax import _checks, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._radius import Loss, LossFn, groups_of, increase, mean, zeros
@@ -43,7 +43,7 @@ def _ascent(
     loss_fn: LossFn, rho: Scalar, operator: Operator, p: float, steps: Any, restarts: Any, key: Any
 ) -> Callable[[PyTree, list[PyTree], int], tuple[jax.Array, PyTree]]:
     """Returns (params, group, its number) -> L(w + eps) - L(w) and eps, for the best eps found."""
-    _checks.function("operator", operator)
+    _operators.check(operator)
     _checks.radius(rho)
     _checks.norm_order(p)
     steps = _checks.count("steps", steps, 1)
@@ -279,7 +279,7 @@ def average_sharpness(
       sharpness and generalization, 2023.
     """
     loss = Loss(loss_fn)
-    _checks.function("operator", operator)
+    _operators.check(operator)
     _checks.number("sigma", sigma, 0.0)
     samples = _checks.count("samples", samples, 1)
 

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from asam_jax import _checks, _collectives
+from asam_jax import _checks, _collectives, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import total, wide, widest
+from asam_jax._tree import total, wide
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
@@ -76,8 +75,10 @@ class Loss:
         return losses, mean(gradients())
 
 
-# Eps at w; an unused argument keeps its devices.
-zeros = jax.jit(optax.tree.zeros_like, keep_unused=True)
+@jax.jit
+def zeros(params: PyTree) -> PyTree:
+    """Eps at w: zeros that are sharded as the parameters are, since they read them."""
+    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
 
 
 def increase(losses: list[jax.Array], at_w: list[jax.Array]) -> jax.Array:
@@ -216,7 +217,7 @@ def radius_profile(
       Kwon et al., ASAM, 2021, Section 5.
     """
     loss = Loss(loss_fn)
-    _checks.function("operator", operator)
+    _operators.check(operator)
     _checks.norm_order(p)
 
     @jax.jit
@@ -234,7 +235,7 @@ def radius_profile(
             return jnp.sum(jnp.where(e == 0, jnp.zeros_like(e), g.astype(e.dtype)) * e)
 
         parts = jax.tree.leaves(jax.tree.map(part, grads, eps))
-        return total(parts, widest(part.dtype for part in parts))
+        return total(parts)
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
         _checks.real_floating("params", params)
