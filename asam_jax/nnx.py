@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 
 import asam_jax
@@ -36,7 +37,7 @@ def value_and_grad(
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
       rho: the radius, a scalar of at least 0; may be traced.
-      operator: T_w, a function of `nnx.state(model, wrt)`.
+      operator: T_w, a function of `nnx.as_pure(nnx.state(model, wrt))`.
       p: the order of the region's norm, from 1 to infinity.
       has_aux: whether loss_fn returns `(scalar, aux)`; aux is that of the first pass.
       wrt: which Variables are w, an NNX filter. The others are not perturbed.
@@ -104,7 +105,10 @@ def value_and_grad(
         graphdef, params, rest = nnx.split(inputs, trained, ...)
         if not params:
             raise ValueError(f"wrt={wrt} selects no nnx.Variable of the model")
-        (value, (aux, state)), grads = pure_value_and_grad(params[0], graphdef, rest)
+        params = params[0]
+        pure = nnx.as_pure(params)  # without Variables, as nnx.Optimizer hands it to an operator
+        (value, (aux, state)), grads = pure_value_and_grad(pure, graphdef, rest)
+        grads = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(grads))
         nnx.update(inputs, state)
         return ((value, aux) if has_aux else value), grads
 
