@@ -172,7 +172,7 @@ def sharpness_aware(
             states = (ascent_state, descent_state)
             if jax.tree.leaves(states):
                 own = _tree.where(trained, new, optax.tree.zeros_like(new))
-                finite = _tree.all_finite((local, own), sharded)
+                finite = _tree.all_finite((grads, own), sharded)
                 states = jax.tree.map(lambda a, b: jnp.where(finite, a, b), states, kept)
             return result, next_state._replace(ascent=states[0], descent=states[1])
 
@@ -182,7 +182,9 @@ def sharpness_aware(
                 own = _tree.where(trained, grads, optax.tree.zeros_like(grads))
                 result = descent.unperturbed(own, state.descent, sharded)
                 grads = _tree.where(trained, result, grads)
-            return grads, next_state
+            # Where each device has its own eps, the type of the state says so in both branches.
+            rest = tuple(axis for axis in axes if axis not in shared)
+            return grads, next_state._replace(ascent=_collectives.vary(state.ascent, rest))
 
         if isinstance(rho, (int, float)) and rho == 0:
             return unperturbed()
