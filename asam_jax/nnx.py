@@ -29,10 +29,8 @@ def value_and_grad(
     State moves once, as in one call of `nnx.value_and_grad`: what the first pass writes to any
     `nnx.Variable` outside wrt (BatchNorm statistics, counts of RNG streams, what `sow` keeps)
     reaches the module in place, and modules, metrics and RNGs among the further arguments. The
-    second pass, at w + eps, starts from the state that the first one started from, so that both
-    draw the same dropout masks; what it writes is dropped.
-
-    It works eagerly, under `nnx.jit`, `nnx.pmap` and `nnx.shard_map`, and inside `nnx.scan`.
+    second pass, at w + eps, starts from the same state, so that both draw the same dropout masks;
+    what it writes is dropped. Works eagerly and under `nnx.jit`, `pmap`, `shard_map` and `scan`.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
@@ -42,9 +40,9 @@ def value_and_grad(
       has_aux: whether loss_fn returns `(scalar, aux)`; aux is that of the first pass.
       wrt: which Variables are w, an NNX filter. The others are not perturbed.
       ascent_fun: a loss with loss_fn's arguments that makes eps in its place, on fewer examples,
-        say; it returns a scalar. Value, aux and state are then those of loss_fn at w + eps.
-      axis_name: mapped axes over which value and gradient are averaged. State and aux are each
-        device's own: average them, or give BatchNorm an axis_name, too.
+        say; returns a scalar. Value, aux and state are then those of loss_fn at w + eps.
+      axis_name: mapped axes over which value and gradient are averaged; state and aux are not:
+        average them, or give BatchNorm an axis_name, too.
       perturb_axis_name: those of them over which the gradient that makes eps is averaged first.
       sharded_axis_name: axes of a shard_map over which parameters are cut.
 
@@ -105,10 +103,8 @@ def value_and_grad(
         graphdef, params, rest = nnx.split(inputs, trained, ...)
         if not params:
             raise ValueError(f"wrt={wrt} selects no nnx.Variable of the model")
-        params = params[0]
-        pure = nnx.as_pure(params)  # without Variables, as nnx.Optimizer hands it to an operator
-        (value, (aux, state)), grads = pure_value_and_grad(pure, graphdef, rest)
-        grads = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(grads))
+        (value, (aux, state)), grads = pure_value_and_grad(nnx.as_pure(params[0]), graphdef, rest)
+        grads = jax.tree.unflatten(jax.tree.structure(params[0]), jax.tree.leaves(grads))
         nnx.update(inputs, state)
         return ((value, aux) if has_aux else value), grads
 
