@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives, _tree
+from asam_jax import _checks, _tree
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax.typing import AxisName, Operator, PyTree, RememberState, Scalar
@@ -92,11 +92,7 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
         weight = jnp.asarray(decay)
         shrunk = jax.tree.map(lambda m: m * weight.astype(m.dtype), state.direction)
         new = _tree.plus(shrunk, 1 - weight, updates)
-        over = frozenset().union(*map(_collectives.varying_axes, jax.tree.leaves(updates)))
-        finite = _tree.all_finite(updates, tuple(sorted(over)))
-        return updates, RememberState(
-            jax.tree.map(lambda m, old: jnp.where(finite, m, old), new, state.direction)
-        )
+        return updates, RememberState(_tree.if_finite(new, state.direction, updates))
 
     return optax.GradientTransformation(init_fn, update_fn)
 
