@@ -40,8 +40,8 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
     - its innermost name contains the word `bias`, or is `beta`, `offset` or `shift`;
     - its innermost name is `b`, `b` with up to three letters or digits (`b1`, `bq`), or begins
       with `b_`, and it has at most one axis longer than 1;
-    - it has an index and no name (lists, tuples, Keras' variables), and at most one axis longer
-      than 1.
+    - it has an index and no name (lists, tuples, Keras' variables), and no axis but the last is
+      longer than 1.
 
     A rule of your own, `(path, leaf) -> bool`, serves other names.
 
@@ -57,9 +57,9 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
     >>> jax.tree_util.tree_map_with_path(asam_jax.not_bias, params)
     {'conv': {'bias': False, 'kernel': True}, 'norm': {'bias': False, 'scale': True}}
     """
-    vector = sum(size > 1 for size in np.shape(leaf)) <= 1
     if path and str(_keys(path)[-1]).isdigit():
-        return not vector
+        return any(size > 1 for size in np.shape(leaf)[:-1])
+    vector = sum(size > 1 for size in np.shape(leaf)) <= 1
     own = "".join(_names(path)[-1:]).lower()
     if "bias" in own or own in ("beta", "offset", "shift"):
         return False

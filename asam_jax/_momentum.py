@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _tree
+from asam_jax import _checks, _collectives, _tree
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax.typing import AxisName, Operator, PyTree, RememberState, Scalar
@@ -92,7 +92,9 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
         weight = jnp.asarray(decay)
         shrunk = jax.tree.map(lambda m: m * weight.astype(m.dtype), state.direction)
         new = _tree.plus(shrunk, 1 - weight, updates)
-        return updates, RememberState(_tree.if_finite(new, state.direction, updates))
+        over = frozenset().union(*map(_collectives.varying_axes, jax.tree.leaves(updates)))
+        kept = _tree.if_finite(new, state.direction, updates, tuple(sorted(over)))
+        return updates, RememberState(kept)
 
     return optax.GradientTransformation(init_fn, update_fn)
 

@@ -200,13 +200,19 @@ def value_and_grad(
             )
             return _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
 
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+
+        def of(function: Callable[..., Any], params: PyTree) -> Any:
+            args, kwargs = treedef.unflatten(leaves)  # anew: an equinox.nn.State serves one pass
+            return function(params, *args, **kwargs)
+
         if skips:
-            result, grads = both(w, *args, **kwargs)
+            result, grads = of(both, w)
         elif ascent_fun is not None:
-            result, grads = both(at(jax.grad(ascent_fun)(w, *args, **kwargs)), *args, **kwargs)
+            result, grads = of(both, at(of(jax.grad(ascent_fun), w)))
         else:
-            result, grads = both(w, *args, **kwargs)
-            grads = both(at(grads), *args, **kwargs)[1]
+            result, grads = of(both, w)
+            grads = of(both, at(grads))[1]
         value = result[0] if has_aux else result
         _collectives.check_own("the loss", value, axes)
         value, grads = _collectives.mean(value, axes), _collectives.mean(grads, axes)

@@ -178,7 +178,9 @@ def sharpness_aware(
                 own = _tree.where(trained, grads)
                 result = descent.unperturbed(own, state.descent, sharded)
                 grads = _tree.where(trained, result, grads)
-            return grads, next_state
+            # Where each device has its own eps, so is the type of the state, in both branches.
+            own_axes = [axis for axis in axes if axis not in shared]
+            return grads, next_state._replace(ascent=_collectives.vary(state.ascent, own_axes))
 
         if isinstance(rho, (int, float)) and rho == 0:
             return unperturbed()
