@@ -36,7 +36,7 @@ def sharpness_aware(
     perturb_axis_name: AxisName = None,
     sharded_axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Replaces the gradient at w by the gradient at w + eps.
+    """Replaces the gradient at w by the gradient at w + eps (Kwon et al. 2021, Algorithm 1).
 
         eps = perturbation(w, updates, rho=rho, operator=operator, p=p)
         updates = grad_fn(w + eps)
@@ -84,7 +84,7 @@ def sharpness_aware(
       update are ignored, and a chain hands them on.
 
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1 (where concrete); in update, if grad_fn or params
+      ValueError: if rho < 0, p < 1 or every < 1; in update, if grad_fn or params
         is missing, structures or shapes differ, an axis is not mapped, or the gradient is summed
         or averaged over an axis in axis_name already.
       TypeError: if grad_fn returns gradients of another dtype.
@@ -96,9 +96,6 @@ def sharpness_aware(
     >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> updates
     Array([6.6, 8.8], dtype=float32)
-
-    References:
-      Kwon et al., ASAM, 2021, Algorithm 1.
     """
     operator = elementwise() if operator is None else operator
     p = 2.0 if p is None else _checks.norm_order(p)
