@@ -39,22 +39,22 @@ MAKERS = {
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_rho_p_and_operator(make):
     for rho in (-0.1, np.float32(-1), float("nan")):
-        with pytest.raises(ValueError, match="^rho must be at least 0"):
+        with pytest.raises(ValueError, match=r"^rho must be at least 0"):
             make(rho=rho)
     for rho in ("0.5", jnp.ones(2), None):
-        with pytest.raises(TypeError, match="^rho must be a number"):
+        with pytest.raises(TypeError, match=r"^rho must be a number"):
             make(rho=rho)
     for p in (0.99, 0, float("nan")):
-        with pytest.raises(ValueError, match="^p must be at least 1"):
+        with pytest.raises(ValueError, match=r"^p must be at least 1"):
             make(rho=0.1, p=p)
-    with pytest.raises(TypeError, match="^p must be a Python number from 1 to infinity"):
+    with pytest.raises(TypeError, match=r"^p must be a Python number from 1 to infinity"):
         make(rho=0.1, p="2")
-    with pytest.raises(TypeError, match="^p must be a Python number from 1 to infinity"):
+    with pytest.raises(TypeError, match=r"^p must be a Python number from 1 to infinity"):
         jax.eval_shape(lambda p: make(rho=0.1, p=p) and None, 2.0)
     with pytest.raises(TypeError, match=r"must be called: operator=asam_jax\.elementwise\(") as e:
         make(rho=0.1, operator=asam_jax.elementwise)
     assert len(str(e.value)) < 200  # no tree is printed
-    with pytest.raises(TypeError, match="^operator must be callable"):
+    with pytest.raises(TypeError, match=r"^operator must be callable"):
         make(rho=0.1, operator=0.5)
 
 

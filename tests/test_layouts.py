@@ -5,7 +5,6 @@ import functools
 import equinox as eqx
 import haiku as hk
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx

@@ -10,8 +10,11 @@ import asam_jax
 
 VECTOR, MATRIX, STACK = (7,), (2, 7), (2, 3, 7)
 BIASES = [
-    *[((name,), VECTOR) for name in "bias bias_1 bias_hh_l0 in_proj_bias dt_bias".split()],
-    *[((name,), VECTOR) for name in "beta offset shift b b1 b12 bq bk b_in b_out".split()],
+    *[((name,), VECTOR) for name in ["bias", "bias_1", "bias_hh_l0", "in_proj_bias", "dt_bias"]],
+    *[
+        ((name,), VECTOR)
+        for name in ["beta", "offset", "shift", "b", "b1", "b12", "bq", "bk", "b_in", "b_out"]
+    ],
     *[((name,), shape) for name in ("bias", "attn_bias") for shape in (MATRIX, STACK, ())],
     (("relative_position_bias_table",), MATRIX),
     (("b",), (7, 1, 1)),
@@ -24,9 +27,9 @@ BIASES = [
     (("variables", 5), (1, 7)),
 ]
 SCALED = [
-    *[((name,), VECTOR) for name in "scale gamma weight w kernel a basis block".split()],
-    *[((name,), MATRIX) for name in "b b1 bq b_in lora_b w kernel weight".split()],
-    *[((name,), STACK) for name in "b w kernel".split()],
+    *[((name,), VECTOR) for name in ["scale", "gamma", "weight", "w", "a", "basis", "block"]],
+    *[((name,), MATRIX) for name in ["b", "b1", "bq", "b_in", "lora_b", "w", "kernel", "weight"]],
+    *[((name,), STACK) for name in ["b", "w", "kernel"]],
     (("bias_net", "kernel"), MATRIX),
     (("b", "kernel"), MATRIX),
     (("lora", "b"), STACK),

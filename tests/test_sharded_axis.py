@@ -123,9 +123,9 @@ def test_value_and_grad(perturb):
 def test_it_is_refused_where_types_are_not_kept():
     params, _, _ = many.problem()
     eps = functools.partial(asam_jax.perturbation, rho=0.5, sharded_axis_name="model")
-    with pytest.raises(ValueError, match="^sharded_axis_name.*check_vma"):
+    with pytest.raises(ValueError, match=r"^sharded_axis_name.*check_vma"):
         mapped(eps, (SPECS, SPECS), SPECS, check_vma=False)(params, params)
-    with pytest.raises(ValueError, match="^sharded_axis_name.*check_vma"):
+    with pytest.raises(ValueError, match=r"^sharded_axis_name.*check_vma"):
         jax.vmap(eps, axis_name="model")(*[jax.tree.map(lambda w: w[None], params)] * 2)
     with pytest.raises(ValueError, match="sharded_axis_name: 'model' is not a mapped axis"):
         eps(params, params)

@@ -135,7 +135,7 @@ def test_a_known_perturb_traces_one_branch(perturb):
 def test_a_perturb_that_is_no_boolean(perturb):
     w = jnp.ones(2)
     for tx in (asam_jax.sharpness_aware(0.5), asam_jax.alternating(optax.sgd(0.1), 0.5)):
-        with pytest.raises(TypeError, match="^perturb must be "):
+        with pytest.raises(TypeError, match=r"^perturb must be "):
             tx.update(w, tx.init(w), w, grad_fn=lambda w: w, perturb=perturb)
 
 

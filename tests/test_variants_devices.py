@@ -7,7 +7,6 @@ devices, and a loss may average itself. Both are refused with axis_name and righ
 import functools
 
 import jax
-import jax.numpy as jnp
 import many
 import numpy as np
 import optax

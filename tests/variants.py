@@ -112,7 +112,7 @@ VARIANTS = {
 
 
 def optimizer(name, base=None, **keywords):
-    """A variant, "decoupled WSAM" among them, in front of a base; plain descent if none is given."""
+    """A variant, "decoupled WSAM" among them, in front of a base: by default plain descent."""
     base = base or optax.sgd(LR)
     if name == "decoupled WSAM":
         return asam_jax.decoupled_wsam(base, LR, many.RHO, gamma=0.7, **keywords)
