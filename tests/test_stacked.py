@@ -93,7 +93,7 @@ def test_a_rule_for_layer_stack_of_haiku():
 
 @pytest.mark.parametrize("axes", [1, None, (3,), lambda path, leaf: "0"])
 def test_axes_that_are_none(axes):
-    with pytest.raises((TypeError, ValueError), match=r"^layer_axes "):
+    with pytest.raises((TypeError, ValueError), match=r"^layer_axes"):
         asam_jax.elementwise(layer_axes=axes)({"kernel": jnp.ones((4, 5))})
 
 

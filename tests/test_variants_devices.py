@@ -114,18 +114,8 @@ def test_a_loss_that_averages_itself_in_value_and_grad():
             mapped(**axes)
 
 
-def test_alternating_refuses_a_gradient_that_is_already_summed():
-    tx = asam_jax.alternating(optax.sgd(LR), many.RHO, axis_name="data")
-
-    def step(params, state, x, y):
-        return tx.update(jax.grad(many.loss)(params, x, y), state, params)[0]
-
-    with pytest.raises(ValueError, match=BOTH_MENDS):
-        jax.eval_shape(by_shard_map(step), *arguments(tx))
-
-
-def test_a_summed_gradient_of_a_parameter_that_the_loss_does_not_use():
-    """Its gradient is zero and does not vary unless the parameters are cast."""
+def test_a_parameter_that_the_loss_does_not_use():
+    """Its gradient is zero, and varies as the others do once the parameters are cast."""
     params, x, y = many.problem()
     params = {**params, "unused": np.ones(2, np.float32)}
     tx = asam_jax.sharpness_aware(many.RHO, axis_name="data")

@@ -64,7 +64,7 @@ def test_nnx_optimizer_with_nnx_grad_as_grad_fn(boxes):
     np.testing.assert_allclose(model.w[...], after_steps(W, 2), rtol=1e-5)
 
     # The momentum that nnx.Optimizer holds: for sgd's 0 it is the last gradient.
-    params, state = nnx.pure((nnx.state(model, nnx.Param), optimizer.opt_state))
+    params, state = nnx.as_pure((nnx.state(model, nnx.Param), optimizer.opt_state))
     at = asam_jax.momentum_ascent(params, state, **SAM)
     g, w = gradient(after_steps(W)), after_steps(W, 2)
     g = gradient(after_steps(W) + RHO * g / np.linalg.norm(g))
