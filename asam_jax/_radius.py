@@ -241,7 +241,7 @@ def _radii(radii: Any) -> Any:
             f"{radii.shape}; for a single radius pass [rho]."
         )
     if not isinstance(radii, Tracer):
-        _checks.at_least("the smallest of radii", radii.min(), 0.0)
+        _checks.number("the smallest of radii", radii.min(), 0.0)
     return radii
 
 
@@ -283,8 +283,8 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
             f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
             f"got {radii}."
         )
-    _checks.at_least("rise", rise, float(jnp.finfo(dtype).tiny))
-    _checks.at_least("default", default, 0.0)
+    _checks.number("rise", rise, float(jnp.finfo(dtype).tiny))
+    _checks.number("default", default, 0.0)
     zero, finite = jnp.zeros(1, dtype), jnp.isfinite(profile.rise)
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
     at = jnp.concatenate([zero, jnp.asarray(radii).astype(dtype)])
