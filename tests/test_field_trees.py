@@ -220,7 +220,7 @@ def test_momentum_ascent_goes_up_or_refuses_on_every_optimizer():
             continue
         tx = optax.with_extra_args_support(tx)
         for _ in range(2):  # adopt keeps nothing of the first
-            _, state = tx.update(grads, state, w, value=value, grad=grads, value_fn=loss)
+            _, state = tx.update(grads, state, w, value=value, grad=grads, obj_fn=loss)
         at = asam_jax.momentum_ascent(w, state, rho=1e-3)
         slope = jax.tree.map(lambda g, a, b: jnp.vdot(g, a - b), grads, at, w)
         assert sum(map(float, jax.tree.leaves(slope))) > 0, name
