@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 
 from experiments.config import paper
 from experiments.reporting import style
-from experiments.reporting.tables import Group, by_method, method_name
+from experiments.reporting.tables import Group, method_name
 
 
 def accuracy_curves(found: list[Group], path: Path, title: str) -> None:
     """Mean and standard deviation over seeds of the test accuracy after each epoch."""
     figure, axes = style.figure()
-    for group in by_method(found):
+    for group in found:
         curves = np.array([run["metrics"]["test_accuracy"] for run in group.runs])
         epochs = np.arange(1, curves.shape[1] + 1)
         mean, color = curves.mean(0), style.COLORS[group["method"]]
@@ -45,7 +45,7 @@ def rho_curves(found: list[Group], path: Path, title: str) -> None:
     """Final test accuracy over rho for each method; SGD, which has none, as a level line."""
     figure, axes = style.figure()
     for method in paper.METHODS:
-        of_method = [g for g in by_method(found) if g["method"] == method]
+        of_method = [g for g in found if g["method"] == method]
         if not of_method:
             continue
         color, name = style.COLORS[method], paper.METHOD_NAMES[method]
