@@ -7,19 +7,18 @@ without which all radii come to the same.
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from experiments.config import run_config
-from experiments.config.defaults import APPENDIX_B_CUTOUT
-from experiments.config.run_config import RunConfig
+from experiments.config.options import Options
+from experiments.config.paper import APPENDIX_B_CUTOUT
+from experiments.config.run import Run
 from experiments.figures import figure_lines
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
-from experiments.reporting.mean_std import format_mean_std
 from experiments.reporting.summaries import Section
-from experiments.reporting.tables import Group, groups
+from experiments.reporting.tables import Group, format_mean_std, groups
 from experiments.training import result_lines, runner
 
 KIND, PICTURE = "figure4", "figure4.png"
@@ -31,7 +30,9 @@ PAPER_RHOS = tuple(
     if 5e-5 <= digit * 10.0**power <= 2
 )
 DIGITS_RHOS = (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
-DIGITS_NOISE = 0.4
+# What differs on the digits is noise, without which all radii come to the same.
+DIGITS = dict(label_noise=0.4)
+CIFAR = dict(model="wrn16_8", cutout=APPENDIX_B_CUTOUT)
 # (normalization, p) -> name, colour, marker.
 REGIONS = {
     ("elementwise", "inf"): ("element-wise, $p = \\infty$", "#e69f00", "s"),
@@ -40,46 +41,45 @@ REGIONS = {
 }
 
 
-def plan(
-    dataset: str,
-    model: str | None,
-    rhos: list[float] | None,
-    *,
-    label_noise: float | None,
-    seeds: int,
-    epochs: int | None,
-    subset: int | None,
-    dtype: str,
-) -> list[RunConfig]:
-    """SGD, and ASAM at every rho in each region, seed by seed; None for the data set's default."""
-    small = dataset == "digits"
-    if rhos is None:
-        rhos = list(DIGITS_RHOS if small else PAPER_RHOS)
-    shared: dict[str, Any] = dict(
-        model=model if small or model else "wrn16_8",
-        label_noise=(DIGITS_NOISE if small else 0.0) if label_noise is None else label_noise,
-        epochs=epochs,
-        subset=subset,
-        dtype=dtype,
-        cutout=0 if small else APPENDIX_B_CUTOUT,
-    )
-    made = []
-    for seed in range(seeds):
-        made.append(run_config.make(dataset, "sgd", seed=seed, **shared))
-        made += [
-            run_config.make(
-                dataset, "asam", rho=rho, p=float(p), normalization=name, seed=seed, **shared
-            )
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Which networks are trained, and at which radii."""
+
+    dataset: str = "digits"
+    """digits, cifar10 or cifar100."""
+    model: str | None = None
+    """See the command models; else the data set's own."""
+    rhos: tuple[float, ...] = ()
+    """Radii; else the data set's own."""
+    label_noise: float | None = None
+    """Share of labels drawn anew; else the data set's own."""
+    seeds: int = 3
+    """How many seeds: 0 to N - 1."""
+    epochs: int | None = None
+    """Passes over the training images; else the paper's."""
+    subset: int | None = None
+    """Train on the first so many images only."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """To compute in."""
+
+    def runs(self) -> list[Run]:
+        """SGD, and ASAM at every rho in each region, seed by seed."""
+        small = self.dataset == "digits"
+        values: dict[str, Any] = dict(DIGITS if small else CIFAR)
+        given = {n: v for n, v in vars(self).items() if v is not None}
+        values |= {n: v for n, v in given.items() if n not in ("rhos", "seeds")}
+        regions = [
+            dict(method="asam", rho=rho, p=float(p), normalization=name)
             for name, p in REGIONS
-            for rho in rhos
+            for rho in self.rhos or (DIGITS_RHOS if small else PAPER_RHOS)
         ]
-    return made
+        rows: list[dict[str, Any]] = [dict(method="sgd"), *regions]
+        return [Run(**values, **row, seed=seed) for seed in range(self.seeds) for row in rows]
 
 
-def run(configs: list[RunConfig], options: runner.Options) -> None:
+def run(grid: Grid, options: Options) -> None:
     """Trains what is not finished, draws from the lines of these runs."""
-    options = dataclasses.replace(options, kind=KIND)
-    records = runner.run_all(configs, options, announce=True)
+    records = runner.run_all(grid.runs(), options, kind=KIND)
     draw(groups(records), options.workdir / PICTURE)
     print(_sentences(groups(records)))
     print(f"Picture: {options.workdir / PICTURE}")

@@ -46,7 +46,7 @@ def sections(records: list[dict[str, Any]], workdir: Path) -> list[Section]:
     made = []
     for platform, lines in by_platform(records).items():
         found = groups(lines)
-        where = "" if platform == "cpu" else f", on {lines[0]['device']['kind']}"
+        where = "" if platform == "cpu" else f", {platform.upper()}"
         for table in paper.TABLES.values():
             rows = [group for group in found if table.holds(group)]
             found = [group for group in found if group not in rows]

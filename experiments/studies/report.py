@@ -19,6 +19,7 @@ from experiments.reporting.tables import (
     format_mean_std,
     markdown,
     paired,
+    radius,
     setting,
 )
 from experiments.studies.study import LEAST_GAIN, Arm, Choices, Problem, Study, choose, matching
@@ -58,6 +59,8 @@ class Row:
             tried = self.tried[name]
             edge = len(tried) > 1 and value in (min(tried), max(tried))
             said.append(f"{name} {value:g}{' (*)' * edge}")
+        if not said and self.group["method"] != "sgd":
+            said = [f"rho {radius(self.group)}"]
         return ", ".join(said) or "-"
 
 
@@ -65,10 +68,12 @@ def sections(workdir: Path) -> list[Section]:
     """Every study that has final runs below a folder, by kind of device."""
     made = []
     for what in collect("experiments.studies", "STUDIES").values():
-        platforms = by_platform(result_lines.read(workdir, what.kind)[0])
-        for lines in platforms.values():
-            where = "" if len(platforms) == 1 else f", on {lines[0]['device']['kind']}"
-            made += of_study(what, lines, where)
+        lines = result_lines.read(workdir, what.kind)[0]
+        # A wide table has a row a problem, which was trained on one kind of device or another.
+        parts = {"": lines} if what.wide and lines else by_platform(lines)
+        for platform, found in parts.items():
+            where = "" if len(parts) == 1 else f", {platform.upper()}"
+            made += of_study(what, found, where)
     return made
 
 
@@ -98,9 +103,9 @@ def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]
     return made
 
 
-def analyse(what: Study, lines: list[Record]) -> list[Row]:
-    """The rows of a study that have final runs, problem by problem."""
-    choices = choose(what, lines)
+def analyse(what: Study, lines: list[Record], choices: Choices | None = None) -> list[Row]:
+    """The rows of a study that have final runs, problem by problem; choices are the lines' own."""
+    choices = choose(what, lines) if choices is None else choices
     held_out = [line for line in lines if line.get("validation")]
     final = [line for line in lines if not line.get("validation")]
     made = []
@@ -192,7 +197,7 @@ def wide_table(what: Study, rows: list[Row]) -> str:
             row, share = of[name], _share(what, found, of[name])
             first = of.get(what.references[0])
             words = [format_mean_std(row.group.final)]
-            words += [f"({row.words})"] * bool(row.chosen)
+            words += [f"({row.words})"] * (row.words != "-")
             words += [paired(row.group, first.group)] if first and first is not row else []
             if share != "-":
                 shares[name].append(float(share))

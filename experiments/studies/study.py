@@ -152,8 +152,9 @@ def run(what: Study, options: runner.Options, whole: Study | None = None) -> Non
     def choices() -> Choices:
         # With the lines of problems that another call trained: a joint choice is one for all.
         lines = result_lines.read(options.workdir, what.kind)[0]
-        here = [one for one in lines if result_lines.platform(one) == jax.default_backend()]
-        return choose(whole or what, here)
+        here = jax.default_backend()
+        lines = [one for one in lines if what.wide or result_lines.platform(one) == here]
+        return choose(whole or what, lines)
 
     first = dataclasses.replace(what, arms=tuple(arm for arm in what.arms if not arm.base))
     runner.run_all(tuning(first, {}), options, kind=what.kind)

@@ -1,7 +1,6 @@
 """Runs a list of runs in a workdir: skips the finished, writes each one's result line."""
 
 import contextlib
-import dataclasses
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from experiments.config.errors import ConfigError
+from experiments.config.options import Options
 from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.datasets.source import Dataset
@@ -25,22 +25,6 @@ from experiments.training.train import train
 from experiments.training.variants import gradients_per_step
 
 SECONDS_BETWEEN_LINES = 60.0  # of the progress, where nobody watches
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to run, none of which changes a result."""
-
-    workdir: Path = Path("runs")
-    """Folder for results, pictures and checkpoints."""
-    data_dir: Path | None = None
-    """Folder of tensorflow_datasets; else TFDS_DATA_DIR, or its own default."""
-    time_limit: float | None = None
-    """Stop after so many seconds, with a checkpoint; the same command goes on."""
-    checkpoint_seconds: float = 60.0
-    """Seconds between two checkpoints."""
-    loop: str = "auto"
-    """host: single steps, best on a CPU. scan: an epoch in one program. auto: by the device."""
 
 
 @contextlib.contextmanager
@@ -102,7 +86,7 @@ def run_all(
         bar = _progress(sum(gradients(run, datasets[run.dataset]) for run in todo.values()))
         with bar:
             for run_id, run in todo.items():
-                bar.set_description(name_of(run.as_json()))
+                bar.set_description(name_of(run.as_json()), refresh=sys.stderr.isatty())
                 keep = None
                 if keep_every is not None:
                     keep = weights.Keeper(options.workdir, run_id, keep_every, run.epochs)
