@@ -5,17 +5,18 @@ tyro turns into flags. Commands load what they need when they run.
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options, Processes
 from experiments.config.paper import METHODS, TABLES
-from experiments.config.run import Run
+from experiments.config.run import FIELDS, Run, one_of
 
 PROGRAM = "python -m experiments"
 # What pip calls a module that has another name than its package.
@@ -67,68 +68,45 @@ def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> N
             print(runner.sentence(record))
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Which rows of a table."""
-
-    models: tuple[str, ...] = ()
-    """Some networks only, by name."""
-    methods: tuple[str, ...] = METHODS
-    """Some methods only."""
-    noise: tuple[float, ...] = ()
-    """Some levels of label noise only."""
-    seeds: int | None = None
-    """How many seeds; else the paper's."""
-    epochs: int | None = None
-    """Of SAM and ASAM; else the paper's."""
-    subset: int | None = None
-    """Train on the first so many images only; marked as reduced."""
-    dtype: str = "float32"
-    """float32 or bfloat16, to compute in."""
-    cutout: int = 0
-    """Side of cutout's square, 16 in Appendix B; 0 for none."""
-    recipe: str = "paper"
-    """paper, or script: all that the authors' script does otherwise."""
-    sweep: bool = False
-    """Also other radii, where the table has some."""
-
-    def runs(self, name: str) -> list[Run]:
-        """Seed by seed, so that a stopped command has some of every row."""
-        table, made = TABLES[name], []
-        for seed in range(self.seeds or table.seeds):
-            for model in self.models or table.models:
-                for noise in self.noise or table.noise:
-                    for method in self.methods:
-                        times = table.sgd_epochs if method == "sgd" else 1
-                        more = table.sweep.get(method, ()) if self.sweep else ()
-                        made += [
-                            Run(
-                                dataset=table.dataset,
-                                method=method,  # pyright: ignore[reportArgumentType]
-                                model=model,
-                                rho=rho,
-                                label_noise=noise,
-                                seed=seed,
-                                epochs=self.epochs and self.epochs * times,
-                                subset=self.subset,
-                                dtype=self.dtype,  # pyright: ignore[reportArgumentType]
-                                cutout=self.cutout,
-                                recipe=self.recipe,  # pyright: ignore[reportArgumentType]
-                            )
-                            for rho in (None, *more)
-                        ]
-        return made
-
-
 def _table(name: str) -> Callable[..., None]:
-    def table(rows: Rows, options: Options) -> None:
+    of, made = TABLES[name], []
+
+    def table(
+        run: Run,
+        options: Options,
+        models: tuple[str, ...] = of.models,
+        methods: tuple[Literal["sgd", "sam", "asam"], ...] = METHODS,
+        noise: tuple[float, ...] = of.noise,
+        seeds: int = of.seeds,
+        sweep: bool = False,
+    ) -> None:
         from experiments.training import runner
 
-        runs = rows.runs(name)
-        runner.run_all(runs, options)
-        _finish(options, f"All {len(runs)} runs are finished")
+        for field in ("dataset", "model", "method", "label_noise", "seed", "rho"):
+            if getattr(run, field) != FIELDS[field].default:
+                flag = field.replace("_", "-")
+                raise ConfigError(f"{field} is each row's own; leave --{flag} out.")
+        # Seed by seed, so that a stopped command has some of every row.
+        for seed, model, level, method in itertools.product(range(seeds), models, noise, methods):
+            row: dict[str, Any] = dict(dataset=of.dataset, model=model, label_noise=level)
+            times = of.sgd_epochs if method == "sgd" else 1
+            row |= dict(seed=seed, method=method, epochs=run.epochs and run.epochs * times)
+            for rho in (None, *(of.sweep.get(method, ()) if sweep else ())):
+                made.append(dataclasses.replace(run, **row, rho=rho))
+        runner.run_all(made, options)
+        _finish(options, f"All {len(made)} runs are finished")
 
-    table.__doc__ = f"{TABLES[name].title}: SGD, SAM and ASAM."
+    table.__doc__ = f"""{of.title}: SGD, SAM and ASAM.
+
+    Args:
+      run: What all rows share; a row has its own data, model, method, noise, seed and rho.
+      options: How.
+      models: Networks, by name.
+      methods: Some only.
+      noise: Levels of label noise.
+      seeds: How many seeds.
+      sweep: Also other radii, where the table has some.
+    """
     return table
 
 
@@ -150,13 +128,14 @@ def _figure2() -> Callable[..., None]:
     from experiments.figures import figure2 as figure
 
     def figure2(
-        networks: figure.Networks, measuring: figure.Measuring, options: Options
+        options: Options, run: Run = figure.RUN, measuring: figure.Measuring = figure.MEASURING
     ) -> None:
         """Figure 2: sharpness and the generalization gap of 180 networks.
 
-        The paper's: --dataset cifar10 --model wrn16_8 --images 50000, on an accelerator.
+        The paper's: --dataset cifar10 --model wrn16_8 --epochs 200 --batch-size 256 --cutout 16
+        --label-noise 0 --images 50000, on an accelerator.
         """
-        figure.run(networks.runs(), measuring, options)
+        figure.run(figure.plan(run), measuring, options)
 
     return figure2
 
@@ -165,15 +144,15 @@ def _curvature() -> Callable[..., None]:
     from experiments.figures import curvature as figure
     from experiments.figures import figure2
 
-    def curvature(networks: figure2.Networks, options: Options, images: int = 256) -> None:
+    def curvature(options: Options, run: Run = figure2.RUN, images: int = 256) -> None:
         """Curvature in the paper's coordinates, of the networks of figure2, trained first.
 
         Args:
-          networks: which.
-          options: how.
+          options: How.
+          run: Which networks.
           images: Training images that are measured on.
         """
-        figure.run(networks.runs(), figure2.Measuring(images), options)
+        figure.run(figure2.plan(run), figure2.Measuring(images), options)
 
     return curvature
 
@@ -181,12 +160,24 @@ def _curvature() -> Callable[..., None]:
 def _figure4() -> Callable[..., None]:
     from experiments.figures import figure4 as figure
 
-    def figure4(grid: figure.Grid, options: Options) -> None:
+    def figure4(
+        options: Options,
+        run: Run = figure.RUN,
+        rhos: tuple[float, ...] = figure.RHOS,
+        seeds: int = 3,
+    ) -> None:
         """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
 
-        The paper's: --dataset cifar10 --model wrn16_8, on an accelerator.
+        The paper's: --dataset cifar10 --model wrn16_8 --label-noise 0 --cutout 16 --rhos 0.00005
+        0.0001 0.0002 0.0005 0.001 0.002 0.005 0.01 0.02 0.05 0.1 0.2 0.5 1 2, on an accelerator.
+
+        Args:
+          options: How.
+          run: What all networks share.
+          rhos: Radii.
+          seeds: How many seeds.
         """
-        figure.run(grid, options)
+        figure.run(figure.plan(run, rhos, seeds), options)
 
     return figure4
 
@@ -296,11 +287,12 @@ def _call(words: list[str]) -> None:
     config = (tyro.conf.OmitArgPrefixes,)
     if words[:1] == ["benchmark"] and len(words) > 1 and not words[1].startswith("-"):
         from experiments.benchmarks import BENCHMARKS
-        from experiments.config.run import one_of
 
         one_of("benchmark", words[1], BENCHMARKS)
         kind: Any = BENCHMARKS[words[1]]
-        options = tyro.cli(kind, args=words[2:], prog=f"{PROGRAM} benchmark {words[1]}", config=config)
+        options = tyro.cli(
+            kind, args=words[2:], prog=f"{PROGRAM} benchmark {words[1]}", config=config
+        )
         sys.modules[kind.__module__].run(options)
         return
     if words and words[0] in COMMANDS:

@@ -83,12 +83,8 @@ def _clean(table: dict[str, dict[str, Entry]]) -> dict[tuple[str, float], dict[s
 
 
 TABLES = {
-    "table1": Table(
-        "Table 1: CIFAR-10", "cifar10", tuple(_TABLE1), numbers=_clean(_TABLE1)
-    ),
-    "table2": Table(
-        "Table 2: CIFAR-100", "cifar100", tuple(_TABLE2), numbers=_clean(_TABLE2)
-    ),
+    "table1": Table("Table 1: CIFAR-10", "cifar10", tuple(_TABLE1), numbers=_clean(_TABLE1)),
+    "table2": Table("Table 2: CIFAR-100", "cifar100", tuple(_TABLE2), numbers=_clean(_TABLE2)),
     "table3": Table(
         "Table 3: CIFAR-10 with label noise",
         "cifar10",
@@ -107,7 +103,6 @@ TABLES = {
         sweep={"sam": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), "asam": (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)},
     ),
 }
-APPENDIX_B_CUTOUT = 16  # Figures 2 and 4
 
 
 def entry(dataset: str, model: str, method: str, label_noise: float) -> Entry | None:

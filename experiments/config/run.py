@@ -10,11 +10,16 @@ import hashlib
 import json
 import math
 import typing
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from experiments.config.errors import ConfigError
 
 _ALWAYS = object()
+_T = TypeVar("_T")
+if TYPE_CHECKING:  # as in a resolved run
+    Filled = Annotated[_T, "None until the run is resolved"]
+else:
+    Filled = _T | None
 
 
 def _field(default: Any, use: str, low: float = -math.inf, high: float = math.inf, later=_ALWAYS):
@@ -41,23 +46,23 @@ class Run:
     """digits, cifar10, cifar100, or another file of experiments/datasets."""
     method: Literal["sgd", "sam", "asam"] = _field("asam", "program")
     """sgd: the base optimizer alone, whichever it is."""
-    model: str | None = _field(None, "data")
+    model: Filled[str] = _field(None, "data")
     """See the command models; else the data set's own."""
-    epochs: int | None = _field(None, "data", 1)
+    epochs: Filled[int] = _field(None, "data", 1)
     """Passes over the training images; else the paper's."""
     seed: int = _field(0, "data", 0)
     """Decides the initial parameters, the order of the images and the augmentation."""
-    rho: float | None = _field(None, "number", 0)
+    rho: Filled[float] = _field(None, "number", 0)
     """Radius of the perturbation; else the paper's for the data set."""
-    eta: float | None = _field(None, "program", 0)
+    eta: Filled[float] = _field(None, "program", 0)
     """Added to every scale of T_w; else 0.01."""
-    p: float | None = _field(None, "program", 1)
+    p: Filled[float] = _field(None, "program", 1)
     """Order of the region's norm, inf too; else 2."""
-    normalization: Literal["none", "identity", "elementwise", "filterwise"] | None = _field(
+    normalization: Filled[Literal["none", "identity", "elementwise", "filterwise"]] = _field(
         None, "program"
     )
     """The normalization operator of asam; else elementwise."""
-    adapt: Literal["none", "not_bias", "all"] | None = _field(None, "program")
+    adapt: Filled[Literal["none", "not_bias", "all"]] = _field(None, "program")
     """The leaves that asam's operator scales; else not_bias."""
     parameterization: Literal["as is", "ntk", "layer", "node"] = _field(
         "as is", "data", later="as is"
@@ -77,19 +82,19 @@ class Run:
     """Images in a step."""
     optimizer: Literal["sgd", "adamw", "muon"] = _field("sgd", "program", later="sgd")
     """The base optimizer."""
-    lr: float | None = _field(None, "number", 0)
+    lr: Filled[float] = _field(None, "number", 0)
     """Largest learning rate; else the optimizer's own."""
     warmup: float = _field(0.0, "program", 0, 0.9, later=0.0)
     """Share of the steps with a rising rate, before the cosine."""
-    momentum: float | None = _field(None, "number", 0, 1)
+    momentum: Filled[float] = _field(None, "number", 0, 1)
     """Momentum factor; else the optimizer's own."""
-    nesterov: bool | None = _field(None, "program")
+    nesterov: Filled[bool] = _field(None, "program")
     """Nesterov's momentum; else the data set's or the optimizer's own."""
-    weight_decay: float | None = _field(None, "number", 0)
+    weight_decay: Filled[float] = _field(None, "number", 0)
     """Weight decay; else the optimizer's own."""
-    label_smoothing: float | None = _field(None, "number", 0, 1)
+    label_smoothing: Filled[float] = _field(None, "number", 0, 1)
     """Share of the target that is spread evenly; else the data set's own."""
-    augment: bool | None = _field(None, "program")
+    augment: Filled[bool] = _field(None, "program")
     """Crop and flip; else the data set's own."""
     cutout: int = _field(0, "program", 0)
     """Side of cutout's square, 16 in Appendix B; 0 for none."""
@@ -97,7 +102,7 @@ class Run:
     """script: all that the authors' script does otherwise."""
     dtype: Literal["float32", "bfloat16"] = _field("float32", "data")
     """To compute in."""
-    precision: str | None = _field(None, "data", later="default")
+    precision: Filled[str] = _field(None, "data", later="default")
     """default, high or highest, of products and convolutions; else what JAX is set to."""
     variant: str = _field("exact", "program", later="exact")
     """Variant of sam's and asam's step: exact, every4, look4, part16, momentum, ..."""
@@ -109,11 +114,11 @@ class Run:
     """What the radius rule aims at."""
     test_every: int = _field(1, "data", 1, later=1)
     """Epochs between two tests."""
-    devices: int | None = _field(None, "program", 1)
+    devices: Filled[int] = _field(None, "program", 1)
     """Devices that share a batch; else 1, or all there are with --distributed."""
-    perturb: Literal["all", "device"] | None = _field(None, "program")
+    perturb: Filled[Literal["all", "device"]] = _field(None, "program")
     """all: one eps for the whole batch. device: each device its own."""
-    batch_norm: Literal["averaged", "device"] | None = _field(None, "data")
+    batch_norm: Filled[Literal["averaged", "device"]] = _field(None, "data")
     """averaged: the whole batch's statistics. device: each device's own."""
 
     def as_json(self) -> dict[str, Any]:

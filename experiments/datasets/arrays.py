@@ -1,4 +1,4 @@
-"""The arrays of a run: a data set with its fingerprint, a subset, label noise, a validation split."""
+"""The arrays of a run: a data set, its fingerprint, a subset, label noise, a validation split."""
 
 import dataclasses
 import hashlib

@@ -1,13 +1,14 @@
 """The 1,797 8x8 digits that scikit-learn ships: 1,297 to train on, 500 to test, per class."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.datasets.source import Source
 
 
-def _arrays(data_dir: Path | None):
+def _arrays(data_dir: Path | None) -> Any:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -27,8 +28,6 @@ SOURCES = {
         num_classes=10,
         arrays=_arrays,
         rho={"sam": 0.05, "asam": 0.5},
-        defaults=dict(
-            model="cnn", epochs=30, label_smoothing=0.0, augment=False, nesterov=False
-        ),
+        defaults=dict(model="cnn", epochs=30, label_smoothing=0.0, augment=False, nesterov=False),
     )
 }

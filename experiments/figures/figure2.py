@@ -7,11 +7,10 @@ the same thing, so that their difference is the gap.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options
-from experiments.config.paper import APPENDIX_B_CUTOUT
 from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.figures import figure2_measures, figure2_picture, figure_lines
@@ -29,42 +28,15 @@ CHECKPOINTS = 20  # of each training
 WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 # What differs on the digits: fewer steps, so a stronger decay; noise, without which there is no
 # gap worth plotting; and larger radii, too.
-DIGITS = dict(epochs=100, batch_size=64, label_noise=0.4)
-DIGITS_WEIGHT_DECAYS = tuple(round(10 * decay, 6) for decay in WEIGHT_DECAYS)
+RUN = Run(method="sgd", epochs=100, batch_size=64, label_noise=0.4)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
-CIFAR = dict(model="wrn16_8", epochs=200, batch_size=256, label_noise=0.0, cutout=APPENDIX_B_CUTOUT)
 
 
-@dataclasses.dataclass(frozen=True)
-class Networks:
-    """Which networks are trained."""
-
-    dataset: str = "digits"
-    """digits, cifar10 or cifar100."""
-    model: str | None = None
-    """See the command models; else the data set's own."""
-    method: Literal["sgd", "sam", "asam"] = "sgd"
-    """What trains them."""
-    epochs: int | None = None
-    """Passes over the training images; else the data set's own."""
-    label_noise: float | None = None
-    """Share of labels drawn anew; else the data set's own."""
-    subset: int | None = None
-    """Train on the first so many images only."""
-    seed: int = 0
-    """Seed of the trainings."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """To compute in."""
-
-    def runs(self) -> list[Run]:
-        """A run of each weight decay."""
-        small = self.dataset == "digits"
-        values: dict[str, Any] = dict(DIGITS if small else CIFAR)
-        values |= {n: v for n, v in vars(self).items() if v is not None}
-        return [
-            resolve(Run(**values, weight_decay=decay))
-            for decay in (DIGITS_WEIGHT_DECAYS if small else WEIGHT_DECAYS)
-        ]
+def plan(shared: Run) -> list[Run]:
+    """A run of each weight decay."""
+    times = 10 if shared.dataset == "digits" else 1
+    decays = [round(times * decay, 6) for decay in WEIGHT_DECAYS]
+    return [resolve(dataclasses.replace(shared, weight_decay=decay)) for decay in decays]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +62,9 @@ class Measuring:
                 f"epochs={runs[0].epochs} is too few for {CHECKPOINTS} checkpoints; ask for "
                 f"{CHECKPOINTS} or more."
             )
+
+
+MEASURING = Measuring()
 
 
 def run(configs: list[Run], measuring: Measuring, options: Options) -> None:

@@ -85,23 +85,19 @@ def own_radius(group: Group) -> bool:
 
 
 def _pictures(rows: list[Group]) -> tuple[Picture, ...]:
-    """Accuracy over epochs, and over rho where several were tried, for each problem."""
-    problems: dict[tuple, list[Group]] = {}
-    for group in rows:
-        names = ("dataset", "model", "label_noise")
-        problems.setdefault(tuple(group[name] for name in names), []).append(group)
+    """Accuracy over rho, where several were tried, for each network and level of noise."""
     made: list[Picture] = []
-    for (data, model, noise), level in problems.items():
-        if any(None in run["metrics"]["test_accuracy"] for group in level for run in group.runs):
-            continue
-        name, title = f"{data}_{model}_noise{100 * noise:g}", f"{data}, {100 * noise:g}% label noise"
-        own = [group for group in level if own_radius(group)]
-        if own:
-            made.append((f"{name}.png", partial(curves.accuracy_curves, own, title=title)))
-        if len(level) > len(own):
-            draw = partial(curves.rho_curves, level, title=f"{title}: each radius")
-            made.append((f"{name}_rho.png", draw))
+    for data, model, noise in dict.fromkeys(map(_problem, rows)):
+        level = [group for group in rows if _problem(group) == (data, model, noise)]
+        if len({group["rho"] for group in level}) > len({group["method"] for group in level}):
+            title = f"{data}, {model}, {100 * noise:g}% label noise"
+            name = f"{data}_{model}_noise{100 * noise:g}_rho.png"
+            made.append((name, partial(curves.each_method, level, title=title)))
     return tuple(made)
+
+
+def _problem(group: Group) -> tuple[str, str, float]:
+    return group["dataset"], group["model"], group["label_noise"]
 
 
 def _sweep_table(rows: list[Group]) -> str:
@@ -115,9 +111,9 @@ def _sweep_table(rows: list[Group]) -> str:
             own = [g for g in of_method if own_radius(g)]
             cells.append(format_mean_std(own[0].final) if own else "-")
             if method != "sgd":
-                best = max(of_method, key=lambda g: sum(g.final) / len(g.final), default=None)
-                tried = best is not None and len(of_method) > 1
-                cells.append(f"{format_mean_std(best.final)} ({best['rho']:g})" if tried else "-")
+                best = sorted(of_method, key=lambda g: sum(g.final) / len(g.final))[-1:]
+                tried = [f"{format_mean_std(g.final)} ({g['rho']:g})" for g in best]
+                cells.append(tried[0] if len(of_method) > 1 else "-")
         made.append(cells)
     header = ["model", "label noise", "SGD, %"]
     for name in (paper.METHOD_NAMES[method] for method in paper.METHODS[1:]):
@@ -144,7 +140,9 @@ def _what_is_wrong(rows: list[Group]) -> str:
     )
     if len(set(epochs.values())) > 1:
         of_each = ", ".join(f"{paper.METHOD_NAMES[m]} {count}" for m, count in epochs.items())
-        said += f" The epochs differ ({of_each}), which at this length decides more than the method."
+        said += (
+            f" The epochs differ ({of_each}), which at this length decides more than the method."
+        )
     cutouts = {group["cutout"] for group in rows} - {0}
     if cutouts:
         said += f" They trained with cutout {max(cutouts)}, which the paper's tables leave out."

@@ -24,7 +24,11 @@ STUDIES = {
             "paper's, and those that other training images chose."
         ),
         problems=tuple(
-            Problem(f"cifar10, resnet8, {100 * noise:g}% label noise", SETTINGS | dict(label_noise=noise), TUNING)
+            Problem(
+                f"cifar10, resnet8, {100 * noise:g}% label noise",
+                SETTINGS | dict(label_noise=noise),
+                TUNING,
+            )
             for noise in paper.NOISE_LEVELS
         ),
         arms=(

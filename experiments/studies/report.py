@@ -177,7 +177,9 @@ def long_table(what: Study, rows: list[Row]) -> str:
         first = [row.arm.name, step, cost, row.words, fits, format_mean_std(row.group.final)]
         cells.append([*first, *compared, *kept, str(len(row.group.runs))])
     kept_columns = [i for i in range(len(header)) if len({row[i] for row in cells}) > 1 or i > 2]
-    return markdown([header[i] for i in kept_columns], [[c[i] for i in kept_columns] for c in cells])
+    return markdown(
+        [header[i] for i in kept_columns], [[c[i] for i in kept_columns] for c in cells]
+    )
 
 
 def wide_table(what: Study, rows: list[Row]) -> str:

@@ -55,7 +55,9 @@ class Arm:
 
     def candidates(self) -> list[dict[str, Any]]:
         """Every combination of the grid; one without anything where there is no grid."""
-        return [dict(zip(self.grid, v, strict=True)) for v in itertools.product(*self.grid.values())]
+        return [
+            dict(zip(self.grid, v, strict=True)) for v in itertools.product(*self.grid.values())
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +176,7 @@ def tuning(what: Study, choices: Choices) -> list[Run]:
     judged = {arm.name for arm in what.arms if arm.grid}
     judged |= {what.references[0]} if any(arm.joint for arm in what.arms) else set()
     return [
-        _run(settings_of(what, problem, arm, choices) | problem.tuning | one, arm, seed)
+        _run({**settings_of(what, problem, arm, choices), **problem.tuning, **one}, arm, seed)
         for problem, arm in itertools.product(what.problems, what.arms)
         if arm.name in judged and not (arm.origin and problem.origin)
         for one in arm.candidates()

@@ -13,7 +13,10 @@ DATA = {
     "cifar10": dict(dataset="cifar10", subset=2500, augment=False),
 }
 # The other quarter of the digits judges, and the next 2,500 images of CIFAR-10.
-TUNING = {"digits": dict(subset=None, validation=0.25), "cifar10": dict(subset=5000, validation=0.5)}
+TUNING = {
+    "digits": dict(subset=None, validation=0.25),
+    "cifar10": dict(subset=5000, validation=0.5),
+}
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 SAM, ASAM = (0.05, 0.1, 0.2, 0.4, 0.8), (0.25, 0.5, 1.0, 2.0, 4.0)
 

@@ -171,8 +171,8 @@ def replicated(mesh: Mesh, tree: Any) -> Any:
 
 @functools.lru_cache
 def _evaluation(mesh: Mesh):
-    how = {} if mesh.size == 1 else dict(out_shardings=NamedSharding(mesh, P()))
-    return jax.jit(stepping.evaluate, static_argnums=0, **how)
+    whole = None if mesh.size == 1 else NamedSharding(mesh, P())
+    return jax.jit(stepping.evaluate, static_argnums=0, out_shardings=whole)
 
 
 @functools.lru_cache
@@ -214,5 +214,3 @@ def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
         jax.jit(scan, static_argnums=(0, 6), donate_argnums=1),
         compiled(stepping.profile, static_argnums=0),
     )
-
-

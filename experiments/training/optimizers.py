@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import optax
 
-# Fields of `Run` where nothing is said: the paper's values for SGD, which takes its Nesterov from the
-# data set; those that transformers are trained with for the others.
+# Fields of `Run` where nothing is said: the paper's values for SGD, with the data set's Nesterov,
+# and those that transformers are trained with for the others.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": dict(lr=0.1, momentum=0.9, weight_decay=5e-4),
     "adamw": dict(lr=1e-3, momentum=0.9, weight_decay=0.05, nesterov=False),

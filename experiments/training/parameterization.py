@@ -41,14 +41,14 @@ def factors(name: str, params: Any) -> Any:
 
 
 def weights(name: str, theta: Any) -> Any:
-    """w of theta."""
+    """W of theta."""
     if name == AS_IS:
         return theta
     return jax.tree.map(lambda t, s: t * s, theta, factors(name, theta))
 
 
 def coordinates(name: str, params: Any) -> Any:
-    """theta of w."""
+    """Theta of w."""
     if name == AS_IS:
         return params
     return jax.tree.map(lambda w, s: w / s, params, factors(name, params))

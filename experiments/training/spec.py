@@ -30,7 +30,7 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """What fixes a step's computation: a value here costs a compilation, one in `Hyper` does not."""
+    """What fixes a step's computation: a value here costs a compilation, one in `Hyper` none."""
 
     model: ModelSpec
     run: Run  # the fields that are compiled into a step; the others are None

@@ -82,7 +82,9 @@ VARIANTS = {
     "momentum": Variant("along the momentum", momentum=1),
     "momentum-ahead": Variant("against the momentum (momentum-SAM)", momentum=-1),
     "last": Variant("along the last gradient", remembers=0.0),
-    "last-friendly": Variant("along the last gradient less the momentum", remembers=0.0, contrast=0.1),
+    "last-friendly": Variant(
+        "along the last gradient less the momentum", remembers=0.0, contrast=0.1
+    ),
     "remember": Variant("along an average of the last gradients", remembers=0.7),
     "gsam": Variant("GSAM", descent=_GSAM),
     "wsam": Variant("WSAM", descent=_WSAM),
@@ -201,7 +203,7 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
         source = (asam_jax.RememberState(direction), state.opt_state)
     else:
         source = (memory, state.opt_state)
-    how = dict(sign=variant.momentum or 1, contrast=variant.contrast)
+    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
     at = asam_jax.momentum_ascent(state.params, source, **_region(spec, rho), **how)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
