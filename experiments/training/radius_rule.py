@@ -35,25 +35,31 @@ def chosen(run: Run, loop: Any, state: Any, epoch: int, rho: float) -> float:
     return float(RULES[run.radius_rule](profile, jnp.asarray(radii), run.target))
 
 
+def _present(radii):
+    """What stays where the profile says nothing."""
+    return radii[AROUND.index(1.0)]
+
+
 def _rise(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target, in its own units."""
-    return asam_jax.radius_at(profile, radii, rise=target)
+    return asam_jax.radius_at(profile, radii, target, default=_present(radii))
 
 
 def _relative(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by that share of itself."""
-    return asam_jax.radius_at(profile, radii, rise=target * profile.loss)
+    return asam_jax.radius_at(profile, radii, target * profile.loss, default=_present(radii))
 
 
 def _linear(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss's linearisation rises by the target: rho = target / ||T_w g||_q."""
-    return jnp.clip(target / profile.slope, radii[0], radii[-1])
+    rho = jnp.clip(target / profile.slope, radii[0], radii[-1])
+    return jnp.where(jnp.isfinite(rho), rho, _present(radii))
 
 
 def _departure(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target times what its linearisation does."""
     excess = profile._replace(rise=profile.rise / profile.linear - 1)
-    return asam_jax.radius_at(excess, radii, rise=target - 1)
+    return asam_jax.radius_at(excess, radii, target - 1, default=_present(radii))
 
 
 RULES = {"rise": _rise, "relative": _relative, "linear": _linear, "departure": _departure}

@@ -55,7 +55,7 @@ class Variant:
 
 EXACT = "exact"
 _EARLY, _LATE = (0.0, 0.25), (0.75, 1.0)
-_LOOK, _GSAM, _WSAM = asam_jax.look_descent, asam_jax.gsam_descent, asam_jax.wsam_descent
+_LOOK, _GSAM, _WSAM = asam_jax.looksam_descent, asam_jax.gsam_descent, asam_jax.wsam_descent
 VARIANTS = {
     EXACT: Variant("two gradients"),
     "every4": Variant("perturbs at every 4th step", every=4),
@@ -148,7 +148,7 @@ def gradient(
         state.memory,
         state.params,
         grad_fn=lambda params: jax.grad(loss_fn, has_aux=True)(params, state.rest)[0],
-        climb=perturb,
+        perturb=perturb,
     )
     return result, updates, memory
 
@@ -200,7 +200,7 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
             direction, memory = _steady(variant.steady).update(direction, memory)
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
-        source = (asam_jax.RememberState(direction), state.opt_state)
+        source = (asam_jax.typing.RememberState(direction), state.opt_state)
     else:
         source = (memory, state.opt_state)
     how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
