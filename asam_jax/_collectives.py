@@ -55,9 +55,9 @@ def check_mapped(name: str, axes: Axes) -> None:
             ) from error
 
 
-def mean(tree: PyTree, axes: Axes) -> PyTree:
+def mean(tree: PyTree, axes: Iterable[str | int]) -> PyTree:
     """The mean of a tree over mapped axes."""
-    return jax.lax.pmean(tree, axes) if axes else tree
+    return jax.lax.pmean(tree, tuple(axes)) if axes else tree
 
 
 def varying_axes(value: Any) -> frozenset[str]:

@@ -92,10 +92,7 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
         weight = jnp.asarray(decay)
         shrunk = jax.tree.map(lambda m: m * weight.astype(m.dtype), state.direction)
         new = _tree.plus(shrunk, 1 - weight, updates)
-        finite = _tree.all_finite(updates)
-        return updates, RememberState(
-            jax.tree.map(lambda m, old: jnp.where(finite, m, old), new, state.direction)
-        )
+        return updates, RememberState(_tree.if_finite(new, state.direction, updates))
 
     return optax.GradientTransformation(init_fn, update_fn)
 

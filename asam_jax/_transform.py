@@ -134,11 +134,12 @@ def sharpness_aware(
         grad_fn = _checks.gradient_function(grad_fn)
         _checks.update_arguments(updates, params)
         params = _fast(params)
+        _checks.real_floating("params", params)
         _collectives.check_mapped("axis_name", axes)
         _collectives.check_own("updates", updates, axes)
         # Frozen entries: their gradients pass through, and no rule or norm sees them.
         trained = _operators.trained(operator, params)
-        local = _tree.where(trained, updates, optax.tree.zeros_like(updates))
+        local = _tree.where(trained, updates)
         next_state = state._replace(step=optax.safe_increment(state.step))
 
         def perturbed() -> tuple[PyTree, SharpnessAwareState]:
@@ -160,26 +161,22 @@ def sharpness_aware(
             at = _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
             new = _collectives.mean(_checks.like_updates(updates, grad_fn(at)), axes)
             result, descent_state = new, state.descent
+            own = _tree.where(trained, new)
+            ascent_state = _tree.if_finite(ascent_state, state.ascent, (grads, own), sharded)
             # The rule that combines both gradients.
             if descent is not None:
-                rest = tuple(axis for axis in axes if axis not in shared)
-                grads = _collectives.mean(grads, rest)
-                own = _tree.where(trained, new, optax.tree.zeros_like(new))
+                grads = _collectives.mean(grads, [axis for axis in axes if axis not in shared])
                 result, descent_state = descent.perturbed(grads, own, state.descent, sharded)
                 result = _tree.where(trained, result, new)
-            # The state, which takes in no gradient that is not finite.
-            kept = (state.ascent, state.descent)
-            states = (ascent_state, descent_state)
-            if jax.tree.leaves(states):
-                own = _tree.where(trained, new, optax.tree.zeros_like(new))
-                finite = _tree.all_finite((local, own), sharded)
-                states = jax.tree.map(lambda a, b: jnp.where(finite, a, b), states, kept)
-            return result, next_state._replace(ascent=states[0], descent=states[1])
+                descent_state = _tree.if_finite(
+                    descent_state, state.descent, (grads, own), sharded
+                )
+            return result, next_state._replace(ascent=ascent_state, descent=descent_state)
 
         def unperturbed() -> tuple[PyTree, SharpnessAwareState]:
             grads = _collectives.mean(updates, axes)
             if descent is not None:
-                own = _tree.where(trained, grads, optax.tree.zeros_like(grads))
+                own = _tree.where(trained, grads)
                 result = descent.unperturbed(own, state.descent, sharded)
                 grads = _tree.where(trained, result, grads)
             return grads, next_state

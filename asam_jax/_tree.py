@@ -88,7 +88,8 @@ def _sums(t: jax.Array, g: jax.Array) -> jax.Array:
             inside &= x < high
         elif center == _CENTERS[-1]:
             inside |= jnp.isnan(x)
-        scaled = jnp.where(inside, x, 0) * jnp.asarray(2.0**-center, x.dtype)
+        # Scaled before it is selected: XLA would take the constant out of the power, as inf.
+        scaled = jnp.where(inside, x * jnp.asarray(2.0**-center, x.dtype), 0)
         sums.append(jnp.sum(jnp.square(jnp.square(scaled))))
     return jnp.stack(sums)
 
@@ -168,12 +169,21 @@ def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
     return total(bad, axes) == 0
 
 
-def where(mask: PyTree | None, tree: PyTree, other: PyTree) -> PyTree:
-    """Leaves of one tree or the other, by a tree of booleans or boolean arrays; None for true."""
+def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
+    """The new state, or the old one where a gradient that it is made from is not finite."""
+    if not jax.tree.leaves(new):
+        return new
+    finite = all_finite(gradients, axes)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
+def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:
+    """Leaves of a tree where the mask is true (or None), elsewhere of another, or 0."""
     if mask is None:
         return tree
 
     def choose(flag: Any, a: Any, b: Any) -> Any:
         return (a if flag else b) if isinstance(flag, bool) else jnp.where(flag, a, b)
 
-    return jax.tree.map(choose, mask, tree, other)
+    zeros = jax.tree.map(jnp.zeros_like, tree) if other is None else other
+    return jax.tree.map(choose, mask, tree, zeros)

@@ -234,7 +234,7 @@ def decoupled_wsam(
         grads = _collectives.mean(updates, axes)
         sharpness = _tree.plus(_tree.widened(new), -1.0, grads)
         trained = _operators.trained(operator, params)
-        sharpness = _tree.where(trained, sharpness, optax.tree.zeros_like(sharpness))
+        sharpness = _tree.where(trained, sharpness)
         finite = _tree.all_finite(sharpness, sharded)
         grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.full_like(g, jnp.nan)), grads)
         sharpness = jax.tree.map(lambda s: jnp.where(finite, s, jnp.zeros_like(s)), sharpness)
