@@ -75,6 +75,7 @@ def run_all(
         )
         for run in runs:  # refuse a bad one before the first run
             arrays.sizes(datasets[run.dataset], run)
+            loop.make_mesh(run.devices)
         ids = [run.run_id(datasets[run.dataset].fingerprint) for run in runs]
         processes.check_same("what they run", ids)
         checkpoints = options.workdir / "checkpoints"
@@ -127,6 +128,7 @@ def _progress(total: float) -> tqdm:
         unit="grad",
         disable=not processes.leads() or total == 0,
         mininterval=0.1 if watched else SECONDS_BETWEEN_LINES,
+        delay=0.0 if watched else SECONDS_BETWEEN_LINES,
         maxinterval=SECONDS_BETWEEN_LINES,
         dynamic_ncols=watched,
         leave=watched,
