@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import asam_jax
 
-SYMBOLS, LENGTH, WIDTH, LAYERS, STEPS = 16, 16, 32, 3, 100
+SYMBOLS, LENGTH, WIDTH, LAYERS, STEPS = 16, 8, 32, 2, 40
 
 
 class Block(nn.Module):
@@ -65,7 +65,7 @@ def loss_fn(params, tokens):
 
 # The layers are stacked along the first axis of each leaf below "blocks".
 stacked = asam_jax.elementwise(layer_axes=lambda path, leaf: (0,) if "blocks" in str(path) else ())
-rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, STEPS // 10, STEPS)
+rate = optax.warmup_cosine_decay_schedule(0.0, 3e-2, STEPS // 10, STEPS)
 tx = asam_jax.asam(optax.adamw(rate, weight_decay=1e-2), rho=0.2, operator=stacked)
 
 
@@ -78,7 +78,7 @@ def step(params, state, tokens):
 
 
 if __name__ == "__main__":
-    start = jax.random.randint(jax.random.key(1), (STEPS, 64, 1), 0, SYMBOLS)
+    start = jax.random.randint(jax.random.key(1), (STEPS, 32, 1), 0, SYMBOLS)
     data = (start + jnp.arange(LENGTH) * (1 + start % 3)) % SYMBOLS  # counting in steps of 1 to 3
     params = model.init(jax.random.key(0), data[0, :, :-1])["params"]
     params = jax.device_put(params, jax.tree.map(cut, params))

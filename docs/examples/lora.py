@@ -13,10 +13,11 @@ import asam_jax
 RANK = 4
 keys = jax.random.split(jax.random.key(0), 6)
 x = jax.random.normal(keys[0], (256, 16))
+# Stands for a pretrained network.
 pretrained = [
     jax.random.normal(key, (16, 16)) / 4 for key in keys[1:3]
-]  # stands for a real network
-shift = jax.random.normal(keys[3], (16, RANK)) @ jax.random.normal(keys[4], (RANK, 16)) / 16
+]
+shift = jax.random.normal(keys[3], (16, RANK)) @ jax.random.normal(keys[4], (RANK, 16)) / 4
 
 
 def network(weights, x):
@@ -52,7 +53,7 @@ if __name__ == "__main__":
         for key in jax.random.split(keys[5])
     ]
     state, losses = tx.init(adapters), []
-    for _ in range(150):
+    for _ in range(100):
         adapters, state, loss = step(adapters, state, x, target)
         losses.append(float(loss))
     print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}")

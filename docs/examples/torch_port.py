@@ -2,7 +2,7 @@
 
 Before:
 
-    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=2.0, adaptive=True, lr=0.1,
+    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.5, adaptive=True, lr=0.1,
                     momentum=0.9, weight_decay=5e-4)
     scheduler = CosineAnnealingLR(optimizer.base_optimizer, STEPS)
     for x, y in batches:
@@ -44,7 +44,7 @@ model = nnx.Sequential(
 )
 # adaptive=True scales every leaf by |w|, biases too, and has no eta.
 gradient = asam_jax.nnx.value_and_grad(
-    cross_entropy, rho=2.0, operator=asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves)
+    cross_entropy, rho=0.5, operator=asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves)
 )
 # PyTorch adds the weight decay to the gradient, before the momentum; the schedule counts steps.
 schedule = optax.cosine_decay_schedule(0.1, STEPS)
