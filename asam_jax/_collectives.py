@@ -1,87 +1,131 @@
-"""Averages over mapped axes, and the axis types of shard_map."""
+"""Mapped axes: averages over them, and what shard_map's types say about a value."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
-from asam_jax._checks import PyTree
+from asam_jax.typing import AxisName, PyTree
 
-AxisName = str | int | tuple[str | int, ...] | list[str | int] | None
-"""One mapped axis, several, or none, as `jax.pmap`, `jax.vmap` and `jax.shard_map` name them."""
+Axes = tuple[str | int, ...]
 
 
-def axes(axis_name: AxisName) -> tuple[str | int, ...]:
+def as_tuple(axis_name: AxisName) -> Axes:
     """An axis name, several, or none, as a tuple."""
     if axis_name is None:
         return ()
     return tuple(axis_name) if isinstance(axis_name, (tuple, list)) else (axis_name,)
 
 
-def check_axes(axis_name: AxisName, perturb_axis_name: AxisName) -> None:
-    """Raises where the gradient of eps would be averaged over an axis that the result is not."""
-    extra = list(without(perturb_axis_name, axis_name))
+def check_names(
+    axis_name: AxisName, perturb_axis_name: AxisName, sharded_axis_name: AxisName
+) -> tuple[Axes, Axes, Axes]:
+    """The three arguments as tuples; raises where they contradict each other."""
+    axes, shared, sharded = map(as_tuple, (axis_name, perturb_axis_name, sharded_axis_name))
+    extra = [axis for axis in shared if axis not in axes]
     if extra:
         raise ValueError(
             f"perturb_axis_name holds {extra}, which axis_name={axis_name!r} does not: eps can be "
-            "shared over the axes that the result is averaged over, all or some of them; add "
+            "shared over the axes that the gradient is averaged over, all or some of them; add "
             f"{extra} to axis_name."
         )
+    both = [axis for axis in sharded if axis in axes]
+    if both:
+        raise ValueError(
+            f"sharded_axis_name and axis_name both hold {both}: over an axis, the gradient is "
+            "either averaged or of each device's own parameters. Leave it out of one of them."
+        )
+    return axes, shared, sharded
 
 
-def check_mapped(axis_name: AxisName) -> None:
+def check_mapped(name: str, axes: Axes) -> None:
     """Raises where an axis is not mapped by pmap, shard_map or vmap around this call."""
-    for axis in axes(axis_name):
+    for axis in axes:
         try:
             jax.lax.axis_index(axis)
         except NameError as error:
             raise ValueError(
-                f"axis_name: {axis!r} is not a mapped axis here; call inside jax.pmap(..., "
+                f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap(..., "
                 f"axis_name={axis!r}), jax.vmap(..., axis_name={axis!r}) or jax.shard_map over a "
-                "mesh with that axis, or leave axis_name out."
+                f"mesh with that axis, or leave {name} out. Under jit with sharded arrays no axis "
+                "is named."
             ) from error
 
 
-def mean(tree: PyTree, axis_name: AxisName) -> PyTree:
-    """The mean of a tree over mapped axes; the tree itself where there are none."""
-    return jax.lax.pmean(tree, axes(axis_name)) if axes(axis_name) else tree
+def mean(tree: PyTree, axes: Iterable[str | int]) -> PyTree:
+    """The mean of a tree over mapped axes."""
+    return jax.lax.pmean(tree, tuple(axes)) if axes else tree
 
 
-def without(axis_name: AxisName, others: AxisName) -> tuple[str | int, ...]:
-    """Those axes that are not among the others."""
-    return tuple(a for a in axes(axis_name) if a not in axes(others))
+def varying_axes(value: Any) -> frozenset[str]:
+    """The manual axes of shard_map over which the type of a value says that it varies."""
+    return frozenset(jax.typeof(value).manual_axis_type.varying)
 
 
-def varying(tree: PyTree, axis_name: AxisName) -> PyTree:
-    """Marks the leaves as differing between the devices of manual axes.
+def vary(tree: PyTree, axes: Iterable[str | int]) -> PyTree:
+    """Casts the leaves to vary over manual axes, so that gradients at them are not summed.
 
-    Under `shard_map(check_vma=True)` the gradient with respect to a value that is the same on
-    all devices arrives already summed over them. A gradient of each device's own batch needs
-    parameters of varying type. Elsewhere (pmap, vmap, check_vma=False) there is nothing to mark.
+    Under `shard_map(check_vma=True)` the gradient with respect to a value that is the same on all
+    devices is summed over them. Elsewhere (pmap, vmap, check_vma=False) there is nothing to cast.
     """
-    manual = [a for a in axes(axis_name) if a in jax.sharding.get_abstract_mesh().manual_axes]
-    if not manual:
-        return tree
+    manual = [axis for axis in axes if axis in jax.sharding.get_abstract_mesh().manual_axes]
 
-    def mark(leaf: jax.Array) -> jax.Array:
-        missing = tuple(a for a in manual if a not in jax.typeof(leaf).manual_axis_type.varying)
+    def cast(leaf: jax.Array) -> jax.Array:
+        missing = tuple(axis for axis in manual if axis not in varying_axes(leaf))
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
-    return jax.tree.map(mark, tree)
+    return jax.tree.map(cast, tree) if manual else tree
 
 
-def check_local(grads: PyTree, axis_name: AxisName, perturb_axis_name: AxisName) -> None:
-    """Raises where eps should be a device's own, but the gradient is known to be shared.
+def typed(axes: Axes) -> frozenset[str]:
+    """Those of the axes over which types tell what varies: shard_map's, with check_vma=True."""
+    return varying_axes(vary(jnp.zeros(()), axes)) & frozenset(axes) if axes else frozenset()
 
-    Only `shard_map(check_vma=True)` knows; there a mark on a scalar shows that it is in force.
-    """
-    own = without(axis_name, perturb_axis_name)
-    probe = jax.tree.leaves(varying(jnp.zeros(()), own))[0]
-    checked = jax.typeof(probe).manual_axis_type.varying if own else frozenset()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        shared = [a for a in checked if a not in jax.typeof(leaf).manual_axis_type.varying]
-        if shared:
+
+def check_own(name: str, tree: PyTree, axes: Axes) -> None:
+    """Raises where a gradient or a loss is known to be summed or averaged over axes already."""
+    known = typed(axes)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        summed = tuple(axis for axis in axes if axis in known - varying_axes(leaf))
+        if summed:
             raise ValueError(
-                f"updates{jax.tree_util.keystr(path)} is the same on all devices of {shared}, so "
-                "it cannot give each device its own eps. Take the gradient at jax.lax.pcast("
-                f"params, {tuple(shared)}, to='varying'), or ask for one eps for all by "
-                f"perturb_axis_name={axis_name!r}."
+                f"{name}{jax.tree_util.keystr(path)} does not vary over {summed}: it is summed or "
+                "averaged over them already, by shard_map, which sums the gradient of parameters "
+                "that all devices share, or by the loss itself (pmean, psum). To average it again "
+                "over axis_name would scale it in silence. Either leave axis_name out, if this is "
+                "the final gradient; or take the gradient of each device's own loss, at "
+                f"jax.lax.pcast(params, {summed}, to='varying')."
             )
+
+
+def check_sharded(axes: Axes) -> None:
+    """Raises where types do not tell which leaves are sharded over an axis."""
+    check_mapped("sharded_axis_name", axes)
+    unknown = [axis for axis in axes if axis not in typed(axes)]
+    if unknown:
+        raise ValueError(
+            f"sharded_axis_name={unknown}: which parameters are sharded over it is read from "
+            "their types, which pmap, vmap and shard_map(check_vma=False) do not have. Use "
+            "jax.shard_map with check_vma=True, its default."
+        )
+
+
+def either(perturb: Any, yes: Callable[[], Any], no: Callable[[], Any], axes: Axes) -> Any:
+    """yes() or no(), decided while tracing where `perturb` has a value, else by the program."""
+    if isinstance(perturb, Tracer):
+        differs = tuple(axis for axis in axes if axis in varying_axes(perturb))
+        if differs:
+            raise ValueError(
+                f"perturb varies over {differs}, over which the step it decides on communicates: "
+                "devices that decide otherwise would wait for each other. Decide by something that "
+                f"all share, such as jax.lax.pmean(quantity, {differs}) above a threshold."
+            )
+        return jax.lax.cond(perturb, yes, no)
+    if not isinstance(perturb, (bool, int, np.generic, np.ndarray, jax.Array)) or np.ndim(perturb):
+        raise TypeError(
+            f"perturb must be True, False or a boolean scalar, got a {type(perturb).__name__}."
+        )
+    return yes() if perturb else no()

@@ -1,45 +1,26 @@
 """What a step descends along: rules that combine the gradients at w and at w + eps."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _vectors
-from asam_jax._checks import PyTree, Scalar
+from asam_jax import _checks, _tree
+from asam_jax._collectives import Axes
+from asam_jax.typing import Descent, PyTree, Scalar
 
 
-class Descent(NamedTuple):
-    """A rule for `sharpness_aware(descent=...)`, made by `gsam_descent` and its like.
-
-    Attributes:
-      init: from parameters to the rule's state.
-      ascended: from (g, g', state) to (updates, state), at steps that climbed: g is the gradient
-        at w, g' the one at w + eps, both averaged over `axis_name`.
-      between: from (g, state) to updates, at steps that did not.
-
-    >>> import asam_jax
-    >>> asam_jax.gsam_descent(0.1).init({})
-    ()
-    """
-
-    init: Callable[[PyTree], Any]
-    ascended: Callable[[PyTree, PyTree, Any], tuple[PyTree, Any]]
-    between: Callable[[PyTree, Any], PyTree]
-
-
-def _stateless(combine: Callable[[PyTree, PyTree], PyTree]) -> Descent:
+def _stateless(combine: Callable[[PyTree, PyTree, Axes], PyTree]) -> Descent:
     return Descent(
         init=lambda params: (),
-        ascended=lambda grads, ascended, state: (combine(grads, ascended), state),
-        between=lambda grads, state: grads,
+        perturbed=lambda grads, new, state, axes: (combine(grads, new, axes), state),
+        unperturbed=lambda grads, state, axes: grads,
     )
 
 
 def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
-    """GSAM: also ascends in the part of g that is orthogonal to g', to close the surrogate gap.
+    """GSAM: also ascends along the part of g that is orthogonal to g', to close the surrogate gap.
 
         updates = g' - alpha * (g - <g, u> u),   u = g' / ||g'||_2
 
@@ -55,7 +36,7 @@ def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
       minimize_fp: whether the loss at w + eps is minimized, or that at w; static.
 
     Returns:
-      A `Descent` without state.
+      A `typing.Descent` without state.
 
     Raises:
       ValueError: if alpha < 0 (where concrete).
@@ -73,15 +54,12 @@ def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
     """
     _checks.at_least("alpha", alpha, 0.0)
 
-    def at_eps(grads: PyTree, ascended: PyTree) -> PyTree:
-        _, unit = _vectors.norm_and_unit(ascended)
-        return _vectors.plus(ascended, -jnp.asarray(alpha), _vectors.orthogonal(grads, unit))
+    def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
+        kept, other, sign = (new, grads, -1) if minimize_fp else (grads, new, 1)
+        unit = _tree.norm_and_unit(kept, axes)[1]
+        return _tree.plus(kept, sign * jnp.asarray(alpha), _tree.orthogonal(other, unit, axes))
 
-    def at_w(grads: PyTree, ascended: PyTree) -> PyTree:
-        _, unit = _vectors.norm_and_unit(grads)
-        return _vectors.plus(grads, jnp.asarray(alpha), _vectors.orthogonal(ascended, unit))
-
-    return _stateless(at_eps if minimize_fp else at_w)
+    return _stateless(combine)
 
 
 def stable_descent() -> Descent:
@@ -93,7 +71,7 @@ def stable_descent() -> Descent:
     its length does not. It costs no gradient beyond ASAM's two.
 
     Returns:
-      A `Descent` without state. Where g' is 0, so are its updates.
+      A `typing.Descent` without state. Where g' is 0, so are its updates.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -108,10 +86,10 @@ def stable_descent() -> Descent:
       Strategy, 2024.
     """
 
-    def combine(grads: PyTree, ascended: PyTree) -> PyTree:
-        size, _ = _vectors.norm_and_unit(grads)
-        _, unit = _vectors.norm_and_unit(ascended)
-        return jax.tree.map(lambda u, g: (size.astype(u.dtype) * u).astype(g.dtype), unit, ascended)
+    def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
+        length, _ = _tree.norm_and_unit(grads, axes)
+        _, unit = _tree.norm_and_unit(new, axes)
+        return jax.tree.map(lambda u, g: (length.astype(u.dtype) * u).astype(g.dtype), unit, new)
 
     return _stateless(combine)
 
@@ -122,14 +100,14 @@ def wsam_descent(gamma: Scalar) -> Descent:
         updates = g + gamma / (1 - gamma) * (g' - g)
 
     the gradient of L(w) + gamma / (1 - gamma) * (L(w + eps) - L(w)). gamma = 0 descends along g,
-    1/2 is ASAM, more weighs sharpness more. This is the coupled form, all of which goes through the
-    base optimizer; `decoupled_wsam` applies the second term past it.
+    1/2 is ASAM, more weighs sharpness more. Here the base optimizer is given the whole sum;
+    `decoupled_wsam` applies the second term outside of it.
 
     Args:
       gamma: the weight, a scalar of at least 0 and less than 1; may be traced.
 
     Returns:
-      A `Descent` without state.
+      A `typing.Descent` without state.
 
     Raises:
       ValueError: if gamma is not in [0, 1) (where concrete).
@@ -147,31 +125,30 @@ def wsam_descent(gamma: Scalar) -> Descent:
       Yue et al., Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
       Term, 2023.
     """
-    _checks.at_least("gamma", gamma, 0.0)
-    _checks.below("gamma", gamma, 1.0)
+    _checks.fraction("gamma", gamma, below_one=True)
 
-    def combine(grads: PyTree, ascended: PyTree) -> PyTree:
-        weight = jnp.asarray(gamma)
-        weight = weight / (1 - weight)
-        return _vectors.plus(_vectors.plus(grads, -weight, grads), weight, ascended)
+    def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
+        del axes
+        weight = jnp.asarray(gamma) / (1 - jnp.asarray(gamma))
+        return _tree.plus(_tree.plus(grads, -weight, grads), weight, new)
 
     return _stateless(combine)
 
 
-def look_descent(weight: Scalar) -> Descent:
-    """LookSAM: between two ascents reuses the part of the last g' that was orthogonal to g.
+def looksam_descent(weight: Scalar) -> Descent:
+    """LookSAM: between two perturbed steps reuses the part of the last g' that was orthogonal to g.
 
-        at an ascent:  updates = g',   v = g' - <g', u> u,   u = g / ||g||_2
-        between:       updates = g + weight * ||g||_2 * v / ||v||_2
+        perturbed:      updates = g',   v = g' - <g', u> u,   u = g / ||g||_2
+        not perturbed:  updates = g + weight * ||g||_2 * v / ||v||_2
 
     For `sharpness_aware(every=k)`. The state holds v, one array of the parameters' size.
 
     Args:
       weight: of the reused direction relative to the gradient, at least 0; may be traced. The
-        paper has 0.7 at k = 5; 0 is plain descent between the ascents.
+        paper has 0.7 at k = 5; 0 takes plain gradients in between.
 
     Returns:
-      A `Descent` with one tree like the parameters as its state.
+      A `typing.Descent` with one tree like the parameters as its state.
 
     Raises:
       ValueError: if weight < 0 (where concrete).
@@ -179,7 +156,7 @@ def look_descent(weight: Scalar) -> Descent:
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2 * jnp.array([1.0, 3.0])) / 2)
     >>> w = jnp.array([3.0, 1.0])
-    >>> tx = asam_jax.sharpness_aware(0.5, every=2, descent=asam_jax.look_descent(0.5))
+    >>> tx = asam_jax.sharpness_aware(0.5, every=2, descent=asam_jax.looksam_descent(0.5))
     >>> _, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> updates, _ = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)
     >>> print(np.asarray(updates).round(3))
@@ -190,14 +167,14 @@ def look_descent(weight: Scalar) -> Descent:
     """
     _checks.at_least("weight", weight, 0.0)
 
-    def ascended(grads: PyTree, new: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        _, unit = _vectors.norm_and_unit(grads)
-        reused = _vectors.orthogonal(new, unit)
+    def perturbed(grads: PyTree, new: PyTree, state: PyTree, axes: Axes) -> tuple[PyTree, PyTree]:
+        unit = _tree.norm_and_unit(grads, axes)[1]
+        reused = _tree.orthogonal(new, unit, axes)
         return new, jax.tree.map(lambda v, old: v.astype(old.dtype), reused, state)
 
-    def between(grads: PyTree, state: PyTree) -> PyTree:
-        size, _ = _vectors.norm_and_unit(grads)
-        _, unit = _vectors.norm_and_unit(state)
-        return _vectors.plus(grads, jnp.asarray(weight).astype(size.dtype) * size, unit)
+    def unperturbed(grads: PyTree, state: PyTree, axes: Axes) -> PyTree:
+        length, _ = _tree.norm_and_unit(grads, axes)
+        _, unit = _tree.norm_and_unit(state, axes)
+        return _tree.plus(grads, jnp.asarray(weight).astype(length.dtype) * length, unit)
 
-    return Descent(init=optax.tree.zeros_like, ascended=ascended, between=between)
+    return Descent(optax.tree.zeros_like, perturbed, unperturbed)

@@ -1,4 +1,4 @@
-"""Normalization operators: functions from parameters to the diagonal of T_w."""
+"""Normalization operators T_w: functions from parameters to a tree of scales."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,54 +6,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from asam_jax import _checks
-from asam_jax._checks import PyTree
-from asam_jax._dtypes import wide
-from asam_jax._filters import (
-    FilterAxes,
-    LayerAxes,
-    axes_of,
-    flax_filter_axes,
-    layers_of_haiku,
-    torch_filter_axes,
-)
-from asam_jax._layouts import warn_of_other_layouts
-from asam_jax._names import KeyPath
-from asam_jax._rules import LeafPredicate, not_bias
-
-Operator = Callable[[PyTree], PyTree]
-"""T_w: from parameters to a tree of scales of at least 0, each broadcasting to its parameter."""
+from asam_jax import _checks, _tree
+from asam_jax._leaf_rules import flax_filter_axes, not_bias
+from asam_jax.typing import FilterAxes, KeyPath, LayerAxes, LeafPredicate, Operator, PyTree, Scalar
 
 
-def _no_leaf(path: KeyPath, leaf: Any) -> bool:
+def _none(path: KeyPath, leaf: Any) -> None:
+    """The rule that holds for no leaf."""
     del path, leaf
-    return False
-
-
-def _elements(path: KeyPath, leaf: Any) -> None:
-    del path, leaf
-
-
-def _filter_norm(weights: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """2-norm over `axes`, kept as axes of size one; safe from overflow and underflow.
-
-    The unit is a constant to derivatives, which cancels: and the root is never taken at zero,
-    where its derivative is infinite. The norm's is zero there.
-    """
-    largest = jnp.max(jnp.abs(weights), axis=axes, keepdims=True, initial=0.0)
-    unit = jax.lax.stop_gradient(jnp.where(largest == 0, jnp.ones_like(largest), largest))
-    squares = jnp.sum(jnp.square(weights / unit), axis=axes, keepdims=True)
-    root = jnp.sqrt(jnp.where(squares == 0, jnp.ones_like(squares), squares))
-    return unit * jnp.where(squares == 0, jnp.zeros_like(root), root)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Normalization:
-    """T_w by rules on the leaves; equal by value, so that compiled functions are found again."""
+    """T_w by rules on the leaves. A value with a hash, as what an optimizer closes over must be."""
 
     eta: Any
-    adapt: LeafPredicate
+    adapt: Callable[[KeyPath, Any], bool | None]
     filter_axes: FilterAxes
     layer_axes: LayerAxes
 
@@ -61,48 +31,49 @@ class _Normalization:
         _checks.at_least("eta", self.eta, 0.0)
         _checks.function("adapt", self.adapt)
         _checks.function("filter_axes", self.filter_axes)
-        if not (callable(self.layer_axes) or isinstance(self.layer_axes, tuple)):
-            raise TypeError(
-                f"layer_axes must be a tuple of axes or a rule (path, leaf) -> axes, got "
-                f"{self.layer_axes!r}; (0,) says that the first axis of every leaf numbers layers."
+        if not isinstance(self.layer_axes, tuple):
+            _checks.function(
+                "layer_axes, where it is no tuple of axes such as (0,),", self.layer_axes
             )
 
     def __call__(self, params: PyTree) -> PyTree:
-        _checks.not_a_count(params)
-        scales = jax.tree_util.tree_map_with_path(self._scale, params)
-        if self.filter_axes in (flax_filter_axes, torch_filter_axes):
-            warn_of_other_layouts(params, scales)
-        return scales
+        return jax.tree_util.tree_map_with_path(self._scale, params)
 
     def _scale(self, path: KeyPath, leaf: Any) -> jax.Array:
         # eta = 0.01 beside a weight of 1 vanishes in bfloat16, so scales are float32 at least.
-        dtype = wide(leaf)
+        dtype = _tree.wide(leaf)
         weights = jnp.asarray(leaf).astype(dtype)
-        layers = self._layers(path, leaf)
-        own = [axis for axis in range(weights.ndim) if axis not in layers]
+        stacked = self.layer_axes(path, leaf) if callable(self.layer_axes) else self.layer_axes
+        stacked = _checks.axes_of("layer_axes", path, leaf, stacked or ())
+        own = [axis for axis in range(weights.ndim) if axis not in stacked]
         shape = tuple(weights.shape[axis] for axis in own)
-        layer = jax.ShapeDtypeStruct(shape, jnp.result_type(leaf)) if layers else leaf
+        layer = jax.ShapeDtypeStruct(shape, jnp.result_type(leaf)) if stacked else leaf
         if not self.adapt(path, layer):
             return jnp.ones((1,) * weights.ndim, dtype)
         axes = self.filter_axes(path, layer)
         if axes is None:
             scale = jnp.abs(weights)
         else:
-            axes = axes_of("filter_axes", path, layer, axes)
+            axes = _checks.axes_of("filter_axes", path, layer, axes)
             scale = _filter_norm(weights, tuple(own[axis] for axis in axes))
         return scale + jnp.asarray(self.eta).astype(dtype)
 
-    def _layers(self, path: KeyPath, leaf: Any) -> tuple[int, ...]:
-        axes = self.layer_axes(path, leaf) if callable(self.layer_axes) else self.layer_axes
-        return () if axes is None else axes_of("layer_axes", path, leaf, axes)
+
+def _filter_norm(weights: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """2-norms over axes, kept as axes of size one; without overflow, and with a derivative at 0."""
+    largest = jnp.max(jnp.abs(weights), axis=axes, keepdims=True, initial=0.0)
+    unit = jax.lax.stop_gradient(jnp.where(largest == 0, jnp.ones_like(largest), largest))
+    squares = jnp.sum(jnp.square(weights / unit), axis=axes, keepdims=True)
+    length = jnp.sqrt(jnp.where(squares == 0, jnp.ones_like(squares), squares))
+    return unit * jnp.where(squares == 0, jnp.zeros_like(length), length)
 
 
 def identity() -> Operator:
     """The operator of SAM: T_w = I.
 
     Returns:
-      An operator: a function from parameters to a tree of scales. Each scale has its parameter's
-      rank and size one along every axis; its dtype is float32, or the parameter's where wider.
+      An operator. Each scale has its parameter's rank and size one along every axis; its dtype is
+      float32, or the parameter's where wider.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.identity()({"kernel": jnp.array([[3.0, -4.0]])})
@@ -111,32 +82,32 @@ def identity() -> Operator:
     References:
       Foret et al., Sharpness-Aware Minimization, 2020.
     """
-    return _Normalization(0.0, _no_leaf, _elements, ())
+    return _Normalization(0.0, _none, _none, ())
 
 
 def elementwise(
-    eta: float | jax.Array = 0.01,
-    *,
-    adapt: LeafPredicate = not_bias,
-    layer_axes: LayerAxes = layers_of_haiku,
+    eta: Scalar = 0.01, *, adapt: LeafPredicate = not_bias, layer_axes: LayerAxes = ()
 ) -> Operator:
     """The element-wise operator T_w = diag(|w_1|, ..., |w_k|) + eta I.
+
+    Only `elementwise(0.0, adapt=all_leaves)` is exactly invariant to how layers are scaled; with
+    eta or with unscaled biases, eps is so only roughly.
 
     Args:
       eta: added to every scale, for stability; a scalar of at least 0, in the parameters' units.
         With eta = 0 a weight of exactly zero is not perturbed.
       adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly (no eta). `not_bias` is the
         authors' rule, `all_leaves` Equation 5 to the letter.
-      layer_axes: which axes number layers, where layers are stacked; `adapt` is handed one layer.
-        See `filterwise`.
+      layer_axes: the axes along which layers are stacked; `adapt` is given one layer. See
+        `filterwise`.
 
     Returns:
-      An operator: a function from parameters to a tree of scales, each of its parameter's shape,
-      or of size one along every axis where `adapt` is False; float32, or wider as the parameter.
+      An operator. Each scale has its parameter's shape, or size one along every axis where `adapt`
+      is False; its dtype is float32, or the parameter's where wider.
 
     Raises:
       ValueError: if eta is negative.
-      TypeError: if eta is not a scalar or adapt is not callable.
+      TypeError: if eta is not a scalar, or a rule is not callable.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.elementwise(eta=0.5)({"w": jnp.array([3.0, -4.0]), "b": jnp.array([7.0])})
@@ -145,15 +116,15 @@ def elementwise(
     References:
       Kwon et al., ASAM, 2021, Section 4.
     """
-    return _Normalization(eta, adapt, _elements, layer_axes)
+    return _Normalization(eta, adapt, _none, layer_axes)
 
 
 def filterwise(
-    eta: float | jax.Array = 0.01,
+    eta: Scalar = 0.01,
     *,
     adapt: LeafPredicate = not_bias,
     filter_axes: FilterAxes = flax_filter_axes,
-    layer_axes: LayerAxes = layers_of_haiku,
+    layer_axes: LayerAxes = (),
 ) -> Operator:
     """The filter-wise operator: the 2-norm of its filter for each weight of a convolution.
 
@@ -166,25 +137,17 @@ def filterwise(
       filter_axes: `filter_axes(path, leaf)` -> the axes that one filter spans, or None for
         element-wise scales. `flax_filter_axes` serves Flax and Haiku, `torch_filter_axes` Equinox
         and PyTorch layouts.
-      layer_axes: which axes number layers, where the layers of a model are stacked in one leaf
-        (`nn.scan`, `nnx.scan`, `eqx.filter_vmap`): a tuple of axes for every leaf, (0,) say, or a
-        rule `layer_axes(path, leaf)` -> axes, or None for none. `adapt` and `filter_axes` are
-        handed one layer, as a `jax.ShapeDtypeStruct`, and count axes in it; each layer has filters
-        of its own, as if it were not stacked. By default the layers of Haiku's `layer_stack` are
-        known by its modules' names, and no others.
+      layer_axes: the axes along which layers are stacked in one leaf (`nn.scan`, `nnx.scan`,
+        `eqx.filter_vmap`, Haiku's `layer_stack`): a tuple for every leaf, (0,) say, or a rule
+        `layer_axes(path, leaf)` -> axes. `adapt` and `filter_axes` are given one layer, as a
+        `jax.ShapeDtypeStruct`, and each layer has filters of its own.
 
     Returns:
-      An operator: a function from parameters to a tree of scales. The scale of a filter is
-      never spread out over it: (1, .., 1, out) for a kernel (*spatial, in, out).
+      An operator. A filter's scale has size one along its axes: (1, .., 1, out) for a Flax kernel.
 
     Raises:
-      ValueError: if eta is negative, or a rule gives axes that a leaf does not have.
-      TypeError: if eta is not a scalar, adapt or filter_axes is not callable, or layer_axes is
-        neither a tuple nor callable.
-
-    Warns:
-      UserWarning: with the two rules of the library, where the bias next to a kernel has not one
-        entry for each filter, since then the kernel is transposed, stacked or laid out otherwise.
+      ValueError: if eta is negative; when called, if a rule gives axes that a leaf does not have.
+      TypeError: if eta is not a scalar, or a rule is not callable.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> kernel = jnp.ones((3, 3, 1, 2)) * jnp.array([[[[1.0, 2.0]]]])
@@ -199,3 +162,100 @@ def filterwise(
       Kwon et al., ASAM, 2021, Equation 5.
     """
     return _Normalization(eta, adapt, filter_axes, layer_axes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Masked:
+    operator: Operator
+    mask: Any
+
+    def __call__(self, params: PyTree) -> PyTree:
+        scales = self.operator(params)
+        return _tree.where(self.flags(params), scales, jax.tree.map(jnp.zeros_like, scales))
+
+    def flags(self, params: PyTree) -> PyTree:
+        """A boolean or an array of booleans for each leaf of params, True where it trains."""
+        # A module of booleans may be callable without being a function of the parameters.
+        is_tree = any(map(_is_flag, jax.tree.leaves(self.mask)))
+        mask = self.mask(params) if callable(self.mask) and not is_tree else self.mask
+        for path, flag in jax.tree_util.tree_leaves_with_path(mask):
+            if not _is_flag(flag):
+                raise TypeError(
+                    f"mask{jax.tree_util.keystr(path)} must be a boolean, True where the leaf "
+                    f"trains, got a {type(flag).__name__}. Of labels make "
+                    "jax.tree.map(lambda label: label == 'train', mask)."
+                )
+        try:
+            flags = jax.tree.map(
+                lambda flag, part: jax.tree.map(lambda _: _static(flag), part), mask, params
+            )
+        except ValueError as error:
+            raise ValueError(
+                "mask must have the tree structure of params, or of a prefix of it, with True "
+                f"where a leaf trains.\nparams: {jax.tree.structure(params)}\n"
+                f"mask: {jax.tree.structure(mask)}"
+            ) from error
+        inner = trained(self.operator, params)
+        both = lambda a, b: (a and b) if isinstance(a, bool) else jnp.logical_and(a, b)  # noqa: E731
+        return flags if inner is None else jax.tree.map(both, flags, inner)
+
+
+def _is_flag(leaf: Any) -> bool:
+    return isinstance(leaf, (bool, np.bool_)) or getattr(leaf, "dtype", None) == np.bool_
+
+
+def _static(flag: Any) -> Any:
+    """A Python boolean where the value is known while tracing and serves the whole leaf."""
+    known = isinstance(flag, (bool, np.generic, np.ndarray)) and np.ndim(flag) == 0
+    return bool(flag) if known else flag
+
+
+def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Operator:
+    """The operator with frozen parameters: not perturbed, and ignored in every norm.
+
+    Freeze in two places: the perturbation by this operator, the update by a base that zeroes it.
+    (Inside `optax.masked` a transformation sees placeholders, on which `grad_fn` cannot be called.)
+    Where most of a model is frozen, it is cheaper to differentiate with respect to the trained
+    leaves alone and close over the others: then nothing else is needed.
+
+    Args:
+      operator: the operator for the leaves that train.
+      mask: True where a leaf trains: a tree of booleans, or of boolean arrays for single entries,
+        of the structure of the parameters or a prefix of it, or a function from parameters to such
+        a tree, as in `optax.masked`.
+
+    Returns:
+      An operator.
+
+    Raises:
+      TypeError: if operator is not callable; when called, if a leaf of mask is no boolean.
+      ValueError: when called, if mask has not the structure of params.
+
+    >>> import asam_jax, jax, jax.numpy as jnp, optax
+    >>> params = {"backbone": jnp.array([1.0, 2.0]), "head": jnp.array([3.0])}
+    >>> grad_fn = jax.grad(lambda w: jnp.sum(w["backbone"] ** 2) * jnp.sum(w["head"] ** 2))
+    >>> trains = {"backbone": False, "head": True}
+    >>> tx = optax.chain(
+    ...     asam_jax.sharpness_aware(0.5, operator=asam_jax.masked(asam_jax.elementwise(), trains)),
+    ...     optax.partition({True: optax.sgd(0.1), False: optax.set_to_zero()}, trains),
+    ... )
+    >>> updates, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
+    >>> updates["backbone"]
+    Array([0., 0.], dtype=float32)
+
+    """
+    check(operator)
+    return _Masked(operator, mask)
+
+
+def trained(operator: Operator, params: PyTree) -> PyTree | None:
+    """Which parameters an operator leaves trained, as `masked` was told; None for all."""
+    return operator.flags(params) if isinstance(operator, _Masked) else None
+
+
+def check(operator: Any) -> None:
+    """Raises unless `operator` can be called with parameters."""
+    if operator in (identity, elementwise, filterwise, masked):
+        name = operator.__name__
+        raise TypeError(f"operator={name} must be called: operator=asam_jax.{name}(...).")
+    _checks.function("operator", operator)

@@ -1,16 +1,17 @@
 """The maximizer of the linearised loss over the region ||T_w^-1 eps||_p <= rho."""
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 
-from asam_jax import _checks
-from asam_jax._checks import PyTree, Scalar
-from asam_jax._dtypes import wide, widest
-from asam_jax._masked import is_frozen
-from asam_jax._operators import Operator, elementwise
-from asam_jax._orders import Pair, of
+from asam_jax import _checks, _collectives, _operators, _tree
+from asam_jax._collectives import Axes
+from asam_jax._operators import elementwise
+from asam_jax.typing import AxisName, Operator, PyTree, Scalar
+
+# Two computations of one entry of T g may differ by as many roundings, which makes a tie at p = 1.
+_ROUNDINGS = 16
 
 
 def perturbation(
@@ -19,7 +20,8 @@ def perturbation(
     *,
     rho: Scalar,
     operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
-    p: Scalar = 2.0,
+    p: float = 2.0,
+    sharded_axis_name: AxisName = None,
 ) -> PyTree:
     r"""The normalised perturbation of ASAM.
 
@@ -29,31 +31,35 @@ def perturbation(
 
     which maximizes <g, eps> over ||T_w^-1 eps||_p <= rho. For p = 2 this is
     rho T_w^2 g / ||T_w g||_2, for p = inf rho T_w sign(g), and at p = 1 its limit: all of rho on
-    the largest |T_w g|, in equal shares where several are largest or miss it by a rounding.
+    the largest |T_w g|, in equal shares where several are largest.
 
-    Norms are taken in float32 or wider over all leaves together, and scaled by the largest
-    magnitude, so that neither large nor small entries overflow or vanish. A zero gradient gives
-    eps = 0. A NaN or an infinity anywhere in `grads` makes all of eps NaN, for every p; leaves that
-    `masked` is known to freeze are left out of the program, and theirs are not looked at.
+    Norms are taken over all leaves together, in float32 at least, without overflow or underflow. A
+    zero gradient gives eps = 0. A NaN or an infinity anywhere in `grads` makes all of eps NaN.
+    What `masked` freezes has eps = 0, and its gradient is ignored.
 
-    Derivatives through eps, forward and reverse, are finite: at a zero gradient they are taken as
-    0, and so are, for p other than 2, those at its zero entries. The compiled program grows
-    linearly with the number of leaves.
+    Derivatives through eps are finite. For p other than 2, those at zero entries of the gradient
+    are taken as 0.
 
     Args:
       params: a tree of real floating-point arrays, w.
       grads: a tree of the same structure and shapes: the gradient g of the loss at w.
-      rho: the radius of the region, a scalar of at least 0, measured in ||T_w^-1 eps||_p: for
-        the element-wise operator a relative change of the weights, for `identity` their units.
-      operator: T_w, a function from params to a tree of scales that broadcast to the leaves.
-      p: the order of the region's norm, from 1 to infinity.
+      rho: the radius of the region, a scalar of at least 0; may be traced. It measures
+        ||T_w^-1 eps||_p: for the element-wise operator a relative change of the weights, for
+        `identity` their units.
+      operator: T_w, a function from params to a tree of positive scales that broadcast to the
+        leaves.
+      p: the order of the region's norm, a Python number from 1 to infinity.
+      sharded_axis_name: mapped axes of `jax.shard_map` over which parameters are sharded (tensor,
+        expert or pipeline parallel, FSDP by hand). The norm is summed over them for the leaves
+        that vary over them; replicated leaves count once.
 
     Returns:
       eps: a tree of params' structure, shapes and dtypes.
 
     Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete), or if structures or shapes differ.
-      TypeError: if a leaf of params is not real floating point.
+      ValueError: if rho < 0 or p < 1 (where concrete), if structures or shapes differ, or if
+        `sharded_axis_name` is used where types do not tell what varies.
+      TypeError: if a leaf of params is not real floating point, or p is traced.
 
     >>> import asam_jax, jax.numpy as jnp, numpy as np
     >>> w, g = jnp.array([2.0, -1.0]), jnp.array([2.0, 3.0])
@@ -67,37 +73,82 @@ def perturbation(
       Kwon et al., ASAM, 2021, Section 5.
     """
     _checks.radius(rho)
-    _checks.norm_order(p)
-    _checks.function("operator", operator)
-    _checks.no_placeholders(grads)
-    _checks.floating("params", params)
+    p = _checks.norm_order(p)
+    _operators.check(operator)
+    _checks.real_floating("params", params)
     _checks.same_tree("params", params, "grads", grads)
-    _checks.floating("grads", grads)
-    leaves, treedef = jax.tree.flatten(params)
-    if not leaves:
-        return params
+    _checks.real_floating("grads", grads)
+    axes = _collectives.as_tuple(sharded_axis_name)
+    _collectives.check_sharded(axes)
     scales = operator(params)
     _checks.scales(params, scales)
-    dtypes = [wide(w) for w in leaves]
+    trained = _operators.trained(operator, params)
 
-    def pair(t: Any, g: Any, dtype: Any) -> Pair | None:
-        """T_w and g of a leaf, in the dtype to compute in; None for a frozen one."""
-        return (
-            None if is_frozen(t) else (jnp.asarray(t).astype(dtype), jnp.asarray(g).astype(dtype))
-        )
+    leaves, treedef = jax.tree.flatten(params)
+    flags = [True] * len(leaves) if trained is None else jax.tree.leaves(trained)
+    ts, gs = [], []
+    for w, t, g, flag in zip(
+        leaves, jax.tree.leaves(scales), jax.tree.leaves(grads), flags, strict=True
+    ):
+        g = jnp.asarray(g).astype(_tree.wide(w))
+        ts.append(jnp.asarray(t).astype(g.dtype))
+        gs.append(g if isinstance(flag, bool) else jnp.where(flag, g, jnp.zeros_like(g)))
+    moving = [index for index, flag in enumerate(flags) if flag is not False]
+    result = [jnp.zeros_like(w) for w in leaves]
+    if moving:
+        directions = _directions([ts[i] for i in moving], [gs[i] for i in moving], p, axes)
+        for i, direction in zip(moving, directions, strict=True):
+            eps = jnp.asarray(rho).astype(direction.dtype) * direction
+            result[i] = eps.astype(jnp.result_type(leaves[i]))
+    return treedef.unflatten(result)
 
-    pairs = list(map(pair, jax.tree.leaves(scales), jax.tree.leaves(grads), dtypes))
-    moving = [pair for pair in pairs if pair is not None]
-    if not moving:
-        return jax.tree.map(jnp.zeros_like, params)
-    order = of(p)
-    scale, norm = order.scale_and_norm(moving, widest(dtypes))
-    length = jnp.asarray(rho).astype(norm.dtype) / norm
 
-    def leaf(w: Any, pair: Pair | None, dtype: Any) -> jax.Array:
-        if pair is None:
-            return jnp.zeros_like(w)
-        eps = order.leaf(pair, scale.astype(dtype)) * length.astype(dtype)
-        return eps.astype(jnp.result_type(w))
+def _directions(ts: list[jax.Array], gs: list[jax.Array], p: float, axes: Axes) -> list[jax.Array]:
+    """The eps of rho = 1, leaf by leaf."""
+    if p != 2:
+        return _other_directions(ts, gs, p, axes)
+    s = _tree.inverse(_tree.root_of_norm(ts, gs, axes))  # 1 / sqrt(||T g||)
+    scaled = [_tree.capped(t, s) for t in ts]
+    return [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
 
-    return jax.tree.unflatten(treedef, map(leaf, leaves, pairs, dtypes))
+
+def _other_directions(
+    ts: list[jax.Array], gs: list[jax.Array], p: float, axes: Axes
+) -> list[jax.Array]:
+    """The same for any p: T sign(g) h / ||h||_p with h = (|T g| / max |T g|)^(1 / (p - 1)).
+
+    The largest entry only scales. It has no derivative, since no eps depends on it.
+    """
+    tops = [jnp.max(_tree.root(t, g), initial=0.0) for t, g in zip(ts, gs, strict=True)]
+    top = _tree.largest(jax.lax.stop_gradient(tops), axes)
+    divisor = jnp.where(top == 0, jnp.ones_like(top), top)
+    pairs = list(zip(ts, gs, strict=True))
+    exponent = math.inf if p == 1 else 2 / (p - 1)
+    shares = [_ratio_power(t, g, divisor, exponent) for t, g in pairs]
+    length = jnp.ones_like(top)
+    if p < math.inf:
+        # ||h||_p^p is the sum of x^q with x = |T g| / max |T g| and q = p / (p - 1).
+        powers = [jnp.sum(_ratio_power(t, g, divisor, p * exponent)) for t, g in pairs]
+        whole = _tree.total(powers, axes)
+        length = jnp.power(jnp.where(top == 0, jnp.ones_like(whole), whole), 1 / p)
+    length = jnp.where(jnp.isfinite(top), length, jnp.nan)
+    return [
+        t * (share / length.astype(share.dtype)) * jnp.sign(g)
+        for (t, g), share in zip(pairs, shares, strict=True)
+    ]
+
+
+def _ratio_power(t: jax.Array, g: jax.Array, top: jax.Array, exponent: float) -> jax.Array:
+    """(sqrt(T |g|) / top)^exponent; 0, with a derivative of 0, where T g = 0."""
+    top = top.astype(g.dtype)
+    still = (t == 0) | (g == 0)
+    x = _tree.root(jnp.where(still, 1, t), jnp.where(still, 1, g))
+    if exponent == math.inf:
+        tie = (x >= top * (1 - _ROUNDINGS * jnp.finfo(x.dtype).eps)).astype(x.dtype)
+        power = jnp.where(jnp.isnan(x), x, tie)
+    else:
+        # A root comes before the division, which would flush to 0 what the root brings back.
+        inner, outer = min(exponent, 1.0), max(exponent, 1.0)
+        x = jnp.where(still, top, x)
+        power = (x**inner / top**inner) ** outer
+    return jnp.where(still, jnp.zeros_like(power), power)

@@ -1,112 +1,92 @@
-"""The optax link that replaces the gradient at w by the gradient at w + eps."""
+"""The optax transformation that replaces the gradient at w by the gradient at w + eps."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives, _schedules
-from asam_jax._branches import choose
-from asam_jax._checks import PyTree, Scalar
-from asam_jax._collectives import AxisName
-from asam_jax._containers import rebuilt
-from asam_jax._descent import Descent
-from asam_jax._gradient import ascended, is_zero
-from asam_jax._operators import Operator, elementwise
+from asam_jax import _checks, _collectives, _operators, _tree
+from asam_jax._operators import elementwise
+from asam_jax._perturbation import perturbation
+from asam_jax.typing import (
+    AxisName,
+    Descent,
+    Operator,
+    PyTree,
+    Radius,
+    Scalar,
+    SharpnessAwareState,
+)
 
-Radius = Scalar | optax.Schedule
-"""rho: a scalar of at least 0, or an optax schedule, from the count of updates to such a scalar."""
-
-
-class SharpnessAwareState(NamedTuple):
-    """State of `sharpness_aware`.
-
-    Attributes:
-      count: the number of updates made, which schedules of rho and every read.
-      ascent: the state of the transformation `ascent`; () without one.
-      descent: the state of the rule `descent`; () without one.
-
-    >>> import asam_jax
-    >>> asam_jax.sharpness_aware(rho=0.5).init({})
-    SharpnessAwareState(count=Array(0, dtype=int32), ascent=(), descent=())
-    """
-
-    count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
-    ascent: Any = ()
-    descent: Any = ()
+# None in place of a function or a number for `operator`, `p` and `every`:
+# optax.inject_hyperparams calls the one as a schedule and traces the other, defaults included.
 
 
 def sharpness_aware(
     rho: Radius,
     *,
     operator: Operator | None = None,
-    p: Scalar = 2.0,
-    axis_name: AxisName = None,
-    perturb_axis_name: AxisName = None,
-    every: Scalar | optax.Schedule = 1,
+    p: float | None = None,
+    every: int | None = None,
     ascent: optax.GradientTransformation | None = None,
     descent: Descent | None = None,
+    axis_name: AxisName = None,
+    perturb_axis_name: AxisName = None,
+    sharded_axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient at w by the gradient at w + eps.
 
         eps = perturbation(w, updates, rho=rho, operator=operator, p=p)
         updates = grad_fn(w + eps)
 
-    The first link of a chain: gradient clipping, weight decay and the base optimizer come after
-    it, so that they act on the gradient at w + eps. `update` takes the keyword `grad_fn`, a
-    function from parameters to gradients at the same mini-batch and with the same dropout key
-    (in the containers of grads, or the same leaves in others, as nnx.grad has them):
+    The first of a chain: gradient clipping, weight decay and the base optimizer come after it, so
+    that they act on the gradient at w + eps. `update` takes the keyword `grad_fn`, a function from
+    parameters to gradients at the same mini-batch and with the same dropout key:
 
         tx = optax.chain(
             asam_jax.sharpness_aware(0.5), optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9)
         )
         updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
 
-    `optax.apply_if_finite` looks at the updates that it is given, so put it after this link
-    (`chain(sharpness_aware(rho), apply_if_finite(base, 5))`): there it sees both passes. Inside
-    `optax.MultiSteps` eps is made from the mean gradient of the k mini-batches, but the gradient
-    at w + eps is grad_fn's, the last mini-batch's alone, and grad_fn runs at every mini-step;
-    to accumulate gradients, accumulate inside grad_fn instead.
+    A step costs two gradients. The keyword `perturb` of update, a boolean, skips the perturbation
+    where it is False, and overrules `every`; a traced one is decided by `jax.lax.cond`. It must be
+    the same on all devices of the mapped axes.
 
-    A step costs two gradients. Cheaper: climb at every k-th step only (`every`), or hand in the
-    gradient of a part of the mini-batch, since grads only make eps (then leave `every` and
-    `descent` out); `momentum_ascent` needs one gradient alone.
+    NaN and inf propagate to the updates. A step whose gradient, at w or at w + eps, is not finite
+    leaves the states of `ascent` and `descent` as they were, so that training goes on where
+    `optax.apply_if_finite(base, n)`, put behind this transformation, skips the step. Inside
+    `optax.MultiSteps` only the last mini-batch would be seen at w + eps: accumulate inside grad_fn.
 
     Args:
       rho: the radius, a scalar of at least 0, or an optax schedule (update count -> radius). With
-        0 as a Python number (and no axis_name) the gradient passes unchanged and no second one
-        is taken. Where a schedule falls below 0 unseen, eps points downhill: nothing is clamped.
-      operator: T_w, a function from params to scales; None for `elementwise()`. (Under
-        `optax.inject_hyperparams`, which takes callables for schedules, name it in
-        `static_args=("operator",)`.)
-      p: the order of the region's norm, from 1 to infinity.
-      axis_name: mapped axis or axes over which the gradient at w + eps is averaged.
+        0 as a Python number the gradient at w is returned and no second one is taken.
+      operator: T_w, a function from params to scales; None for `elementwise()`.
+      p: the order of the region's norm, from 1 to infinity; None for 2.
+      every: perturb at every so many steps, a positive integer; the others take the gradient at w,
+        and no second one (`jax.lax.cond`). None for 1. XLA's convolutions on a CPU are some 30
+        times slower inside a condition: there pass `perturb`, a Python boolean, to two jitted
+        steps.
+      ascent: a transformation of the gradient into the direction that eps is made from:
+        `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady a small mini-batch's gradient.
+        Where each device has its own eps, so has this state.
+      descent: a rule that combines the gradients at w and at w + eps: `gsam_descent(alpha)`,
+        `wsam_descent(gamma)`, `stable_descent()` or, with `every`, `looksam_descent(weight)`.
+      axis_name: mapped axis or axes (pmap, shard_map, vmap) over which the returned gradient is
+        averaged.
       perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
         first. None: each device has its own eps; equal to axis_name: one eps for all.
-      every: climb at every so many steps, a positive integer or an optax schedule (update count
-        -> integer, below 1 not at all); between, descend along the gradient at w and take no
-        second one (`jax.lax.cond`). The keyword `climb` of update overrules it: a traced boolean
-        chooses while running, one with a value while tracing, which spares the condition. XLA's
-        convolutions on a CPU are some 30 times slower inside one: there call a step jitted for
-        each of the two.
-      ascent: a transformation of the gradient into the direction that eps is made from, used at
-        the steps that climb: `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady the gradient
-        of a small part of the mini-batch. Where each device has its own eps, so has this state.
-      descent: a rule that combines the gradients at w and at w + eps: `gsam_descent(alpha)`,
-        `wsam_descent(gamma)`, `stable_descent()` or, with `every`, `look_descent(weight)`. It sees
-        both averaged over axis_name, which takes two reductions instead of one where each device
-        has its own eps.
+      sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
 
     Returns:
-      A transformation. Its state is a `SharpnessAwareState`: a step count, and what ascent and
-      descent keep. Other keyword arguments of update are ignored, and a chain hands them on.
+      A transformation. Its state is a `typing.SharpnessAwareState`. Other keyword arguments of
+      update are ignored, and a chain hands them on.
 
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1 (where concrete; of a schedule of rho in init, its
-        start, and the end of optax's own); in update, if grad_fn or params is missing, if
-        structures or shapes differ, or if an axis is not mapped.
+      ValueError: if rho < 0, p < 1 or every < 1 (where concrete); in update, if grad_fn or params
+        is missing, structures or shapes differ, an axis is not mapped, or the gradient is summed
+        or averaged over an axis in axis_name already.
       TypeError: if grad_fn returns gradients of another dtype.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
@@ -120,105 +100,96 @@ def sharpness_aware(
     References:
       Kwon et al., ASAM, 2021, Algorithm 1.
     """
-    if not callable(rho):
-        _checks.radius(rho)
-    _checks.norm_order(p)
     operator = elementwise() if operator is None else operator
-    _checks.function("operator", operator)
-    _collectives.check_axes(axis_name, perturb_axis_name)
-    if not callable(every):
-        _checks.period(every)
+    p = 2.0 if p is None else _checks.norm_order(p)
+    _checks.radius(rho, schedule=True)
+    _operators.check(operator)
+    _checks.period(every)
     if ascent is not None:
         _checks.transformation("ascent", ascent)
-    _checks.rule("descent", descent)
+    if descent is not None and not isinstance(descent, Descent):
+        raise TypeError(f"descent must be gsam_descent(alpha) or the like, got {type(descent)}.")
+    axes, shared, sharded = _collectives.check_names(
+        axis_name, perturb_axis_name, sharded_axis_name
+    )
 
-    def init(params: PyTree) -> SharpnessAwareState:
-        _schedules.check_radius(rho)
+    def init_fn(params: PyTree) -> SharpnessAwareState:
         params = _fast(params)
-        _checks.no_pairs(params)
         return SharpnessAwareState(
-            count=jnp.zeros([], jnp.int32),
+            step=jnp.zeros([], jnp.int32),
             ascent=() if ascent is None else ascent.init(params),
             descent=() if descent is None else descent.init(params),
         )
 
-    def update(
+    def update_fn(
         updates: PyTree,
         state: Any,
         params: PyTree | None = None,
         *,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
-        climb: Scalar | None = None,
+        perturb: Scalar | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
-        gradient = _checks.gradient_function(grad_fn)
-        _checks.parameters(params)
+        grad_fn = _checks.gradient_function(grad_fn)
+        _checks.update_arguments(updates, params)
         params = _fast(params)
-        _checks.no_placeholders(updates)
-        new_state = state._replace(count=optax.safe_increment(state.count))
-        if is_zero(rho) and axis_name is None:
-            return updates, new_state
-        _collectives.check_mapped(axis_name)
-        _collectives.check_local(updates, axis_name, perturb_axis_name)
+        _checks.real_floating("params", params)
+        _collectives.check_mapped("axis_name", axes)
+        _collectives.check_own("updates", updates, axes)
+        # Frozen entries: their gradients pass through, and no rule or norm sees them.
+        trained = _operators.trained(operator, params)
+        local = _tree.where(trained, updates)
+        next_state = state._replace(step=optax.safe_increment(state.step))
 
-        def ascend() -> tuple[PyTree, SharpnessAwareState]:
-            shared = direction = _collectives.mean(updates, perturb_axis_name)
-            ascent_state, descent_state = state.ascent, state.descent
+        def perturbed() -> tuple[PyTree, SharpnessAwareState]:
+            # The gradient that makes eps.
+            grads = _collectives.mean(local, shared)
+            direction, ascent_state = grads, state.ascent
             if ascent is not None:
-                direction, ascent_state = ascent.update(shared, ascent_state, params)
-            radius = rho(state.count) if callable(rho) else rho
-            at = ascended(params, direction, axis_name, rho=radius, operator=operator, p=p)
-            new = rebuilt(updates, _called(gradient, at))
-            _checks.same_tree(
-                "updates", updates, "grad_fn's result", new, dtypes=True, hint=_GRAD_FN_HINT
+                direction, ascent_state = ascent.update(grads, state.ascent, params)
+            # The perturbation.
+            eps = perturbation(
+                params,
+                direction,
+                rho=rho(state.step) if callable(rho) else rho,
+                operator=operator,
+                p=p,
+                sharded_axis_name=sharded,
             )
-            new = _collectives.mean(new, axis_name)
+            # The gradient there.
+            at = _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
+            new = _collectives.mean(_checks.like_updates(updates, grad_fn(at)), axes)
+            result, descent_state = new, state.descent
+            own = _tree.where(trained, new)
+            ascent_state = _tree.if_finite(ascent_state, state.ascent, (grads, own), sharded)
+            # The rule that combines both gradients.
             if descent is not None:
-                rest = _collectives.without(axis_name, perturb_axis_name)
-                grads = _collectives.mean(shared, rest)
-                new, descent_state = descent.ascended(grads, new, descent_state)
-            return new, new_state._replace(ascent=ascent_state, descent=descent_state)
+                grads = _collectives.mean(grads, [axis for axis in axes if axis not in shared])
+                result, descent_state = descent.perturbed(grads, own, state.descent, sharded)
+                result = _tree.where(trained, result, new)
+                descent_state = _tree.if_finite(
+                    descent_state, state.descent, (grads, own), sharded
+                )
+            return result, next_state._replace(ascent=ascent_state, descent=descent_state)
 
-        def stay() -> tuple[PyTree, SharpnessAwareState]:
-            grads = _collectives.mean(updates, axis_name)
-            return grads if descent is None else descent.between(grads, state.descent), new_state
+        def unperturbed() -> tuple[PyTree, SharpnessAwareState]:
+            grads = _collectives.mean(updates, axes)
+            if descent is not None:
+                own = _tree.where(trained, grads)
+                result = descent.unperturbed(own, state.descent, sharded)
+                grads = _tree.where(trained, result, grads)
+            return grads, next_state
 
-        if climb is None:
-            return choose("every", _due(every, state.count), ascend, stay)
-        return choose("climb", climb, ascend, stay)
+        if isinstance(rho, (int, float)) and rho == 0:
+            return unperturbed()
+        if perturb is None:
+            perturb = True if every in (None, 1) else state.step % every == 0
+        return _collectives.either(perturb, perturbed, unperturbed, (*axes, *sharded))
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-_GRAD_FN_HINT = " It must return gradients alone: jax.grad(loss), not jax.value_and_grad(loss)."
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _fast(params: PyTree) -> PyTree:
-    """The parameters that optax.lookahead wants gradients at, where it comes later in a chain."""
+    """The parameters that optax.lookahead, as the base, wants gradients at."""
     return params.fast if isinstance(params, optax.LookaheadParams) else params
-
-
-def _due(every: Scalar | optax.Schedule, count: Any) -> Any:
-    """Whether this is one of every so many steps; none where a schedule gives less than one."""
-    period = every(count) if callable(every) else every
-    if isinstance(period, int) and period == 1:
-        return True
-    period = jnp.asarray(period)
-    whole = jnp.issubdtype(period.dtype, jnp.integer)
-    period = period.astype(jnp.result_type(count)) if whole else period
-    least = jnp.maximum(period, jnp.ones_like(period))
-    return (period >= 1) & (jnp.asarray(count).astype(least.dtype) % least == 0)
-
-
-def _called(grad_fn: Callable[[PyTree], PyTree], params: PyTree) -> PyTree:
-    try:
-        return grad_fn(params)
-    except Exception as error:
-        if jax.tree_util.all_leaves([params]) and jnp.ndim(params) == 1:
-            error.add_note(
-                f"grad_fn was called with a single vector of {jnp.size(params)} entries. If your "
-                "parameters are a tree, optax.flatten stands around the sharpness-aware link; put "
-                "it around the base alone: asam_jax.asam(optax.flatten(base))."
-            )
-        raise

@@ -1,0 +1,312 @@
+"""Adaptive sharpness of a loss: the largest increase near w, Equation 4, and the average one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asam_jax import _checks
+from asam_jax._operators import elementwise
+from asam_jax._perturbation import perturbation
+from asam_jax._radius import Loss, LossFn, groups_of, increase, mean, zeros
+from asam_jax._tree import inverse, wide
+from asam_jax.typing import Operator, PyTree, Scalar
+
+# Steps without a new best loss after which the ascent goes back to the best point.
+_PATIENCE = 4
+
+# What a fall of the loss leaves of the stride. Halving it freezes some ascents too early.
+_SHRINK = 0.7
+
+# L(w) is measured once for so many pairs of draws, and how far from w, in units of a draw: far
+# enough to be rounded anew, and near enough to increase by a millionth of what a draw does.
+_PAIRS_TO_ONE, _HAIR = 16, 2.0**-10
+
+
+def _normal(params: PyTree, key: jax.Array) -> PyTree:
+    """Standard normal noise, in the dtypes to compute in."""
+    return optax.tree.random_like(
+        key, jax.tree.map(lambda w: jnp.asarray(w).astype(wide(w)), params)
+    )
+
+
+@jax.jit
+def _better(new: tuple, best: tuple) -> tuple:
+    """Of two tuples that begin with an increase of the loss that of the larger; a NaN stays."""
+    is_new = (new[0] > best[0]) | jnp.isnan(new[0])
+    return jax.tree.map(lambda a, b: jax.lax.select_n(is_new, b, a), new, best)
+
+
+def _ascent(
+    loss_fn: LossFn, rho: Scalar, operator: Operator, p: float, steps: Any, restarts: Any, key: Any
+) -> Callable[[PyTree, list[PyTree], int], tuple[jax.Array, PyTree]]:
+    """Returns (params, group, its number) -> L(w + eps) - L(w) and eps, for the best eps found."""
+    _checks.function("operator", operator)
+    _checks.radius(rho)
+    _checks.norm_order(p)
+    steps = _checks.count("steps", steps, 1)
+    restarts = _checks.count("restarts", restarts, 0)
+    loss = Loss(loss_fn)
+
+    @jax.jit
+    def corner(params: PyTree, grads: PyTree) -> PyTree:
+        return perturbation(params, grads, rho=rho, operator=operator, p=p)
+
+    @jax.jit
+    def random_corner(params: PyTree, number: int, restart: int) -> PyTree:
+        """That of a linear function drawn in the coordinates T_w^-1 eps, as the region is."""
+        seed = jax.random.key(0) if key is None else key
+        noise = _normal(params, jax.random.fold_in(jax.random.fold_in(seed, number), restart))
+        # Of T_w g = noise only the direction counts: a share of g does not overflow.
+        over = lambda z, t: z / 16 * inverse(jnp.asarray(t).astype(z.dtype))  # noqa: E731
+        return corner(params, jax.tree.map(over, noise, operator(params)))
+
+    @jax.jit
+    def move(params: PyTree, here: tuple, state: tuple) -> tuple[PyTree, tuple]:
+        """One step towards the maximizer of the loss's linearisation.
+
+        A convex combination of two points of the region lies in the region, for every p, so that
+        nothing has to be projected. The stride, at first the whole way, shrinks after each fall of
+        the loss; the ascent goes on from the lower point, since it may lead out of a local maximum.
+        """
+        best, previous, stride, idle = state
+        stride = jnp.where(here[0] < previous, _SHRINK * stride, stride)
+        idle = jnp.where(here[0] > best[0], 0, idle + 1)
+        best = _better(here, best)
+        back = idle >= _PATIENCE
+        rise, eps, grads = jax.tree.map(lambda a, b: jax.lax.select_n(back, a, b), here, best)
+        to = corner(params, grads)
+        eps = jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, to)
+        return eps, (best, rise, stride, jnp.where(back, 0, idle))
+
+    def look(params: PyTree, eps: PyTree, group: list, at_w: list) -> tuple:
+        losses, grads = loss.with_grad(params, eps, group)
+        return increase(losses, at_w), eps, grads
+
+    def ascend(params: PyTree, here: tuple, group: list, at_w: list) -> tuple:
+        eps, state = move(params, here, (here, here[0], jnp.ones_like(here[0]), -1))
+        for _ in range(steps - 1):
+            eps, state = move(params, look(params, eps, group, at_w), state)
+        return _better((increase(loss.at(params, eps, group), at_w), eps), state[0][:2])
+
+    def maximize(params: PyTree, group: list[PyTree], number: int) -> tuple[jax.Array, PyTree]:
+        at_w, grads = loss.with_grad(params, zeros(params), group)
+        if steps == 1:
+            eps = corner(params, grads)
+            return increase(loss.at(params, eps, group), at_w), eps
+        best = ascend(params, (increase(at_w, at_w), zeros(params), grads), group, at_w)
+        for restart in range(restarts):
+            here = look(params, random_corner(params, number, restart), group, at_w)
+            best = _better(ascend(params, here, group, at_w), best)
+        return best
+
+    one_step = jax.jit(maximize)  # a gradient and a loss: one program
+    return lambda params, group, number: (one_step if steps == len(group) == 1 else maximize)(
+        params, group, number
+    )
+
+
+def sharpness(
+    loss_fn: LossFn,
+    *,
+    rho: Scalar,
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    p: float = 2.0,
+    m: int | None = None,
+    steps: int = 1,
+    restarts: int = 2,
+    key: jax.Array | None = None,
+    batch_size: int | None = None,
+) -> Callable[[PyTree, PyTree], jax.Array]:
+    """Adaptive sharpness, averaged over groups of m examples.
+
+        mean over groups of  max over ||T_w^-1 eps||_p <= rho  of  L(w + eps) - L(w)
+
+    With one step eps is `perturbation`, as in training: the maximizer of the loss's linearisation.
+    The value can be negative where L is not convex.
+
+    With more, an ascent follows in the coordinates T_w^-1 eps, where the region is a plain p-ball:
+    each step moves towards the maximizer of the linearisation at the current point, all the way at
+    first and 0.7 times as far after each fall of the loss. It never leaves the region and is as
+    invariant to rescaling as the region is. `restarts` further ascents start at random corners. The
+    best loss counts: more steps or restarts never find less, up to rounding, and never less than 0.
+
+    Keep the function: `measure = sharpness(loss, rho=0.5)` once, `measure(params, batch)` in each
+    epoch. It compiles in the first call and has the semantics of `jax.jit` for what loss_fn closes
+    over: later changes of a global or an attribute are not seen. The batch may be a whole data set
+    as NumPy arrays, of which one group at a time goes to the device. Under jit the groups are
+    unrolled, so measure many groups outside. Inside shard_map the value is each device's own: that
+    of its part of the batch, or, where the loss is averaged over devices itself, of the whole.
+
+    The value is a difference of losses and cannot be finer than their rounding: of a loss of 1e8 in
+    float32 nothing below 8. There measure in float64 (`jax.enable_x64`).
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar. For BatchNorm
+        with its running statistics evaluate the model in evaluation mode.
+      rho: the radius of the region, a scalar of at least 0. See `perturbation`.
+      operator: T_w, taken at w. What `masked` freezes is ignored.
+      p: the order of the region's norm, from 1 to infinity.
+      m: examples in a group; must divide the batch. None for the whole batch as one group: any
+        tree, a graph, say.
+      steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
+      restarts: ascents from random corners after the one from w, where there are more steps.
+      key: a key of jax.random for the corners; None for jax.random.key(0).
+      batch_size: examples that loss_fn sees at once, where a group is too large for the memory;
+        must divide the group. Losses and gradients are averaged. None for a whole group.
+
+    Returns:
+      A function of (params, batch) that returns a scalar in the loss's units; float32, or the
+      loss's dtype where that is wider.
+
+    Raises:
+      ValueError: if rho < 0, p < 1, steps < 1 or restarts < 0; when called, if m does not divide
+        the batch or batch_size the group.
+      TypeError: if loss_fn or operator is not callable; when called, if loss_fn returns no real
+        scalar, or a leaf of params is not real floating point.
+
+    >>> import asam_jax, jax.numpy as jnp
+    >>> loss = lambda w, x: jnp.mean(x @ w)
+    >>> w, x = jnp.array([3.0, 4.0]), jnp.array([[3.0, 0.0], [0.0, 4.0]])
+    >>> asam_jax.sharpness(loss, rho=0.5, operator=asam_jax.identity())(w, x)
+    Array(1.25, dtype=float32)
+    >>> asam_jax.sharpness(loss, rho=0.5, operator=asam_jax.identity(), m=1)(w, x)
+    Array(1.75, dtype=float32)
+
+    References:
+      Kwon et al., ASAM, 2021, Equation 4 and Appendix B; Foret et al., SAM, 2020 (m-sharpness);
+      Croce and Hein, 2020 (APGD, whose maxima the ascent is tested against).
+    """
+    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
+
+    def measure(params: PyTree, batch: PyTree) -> jax.Array:
+        _checks.real_floating("params", params)
+        groups = enumerate(groups_of(batch, m, batch_size))
+        return mean(maximize(params, group, number)[0] for number, group in groups)
+
+    return measure
+
+
+def maximizer(
+    loss_fn: LossFn,
+    *,
+    rho: Scalar,
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    p: float = 2.0,
+    steps: int = 1,
+    restarts: int = 2,
+    key: jax.Array | None = None,
+) -> Callable[[PyTree, PyTree], tuple[PyTree, jax.Array]]:
+    """The perturbation that attains the sharpness of one group, and that sharpness.
+
+        argmax over ||T_w^-1 eps||_p <= rho  of  L(w + eps),  as far as `steps` find it
+
+    The arguments and errors are those of `sharpness`; the batch may be any tree.
+
+    Returns:
+      A function of (params, batch) that returns eps, of params' structure, shapes and dtypes, and
+      L(w + eps) - L(w), as `sharpness` does.
+
+    >>> import asam_jax, jax.numpy as jnp
+    >>> loss = lambda w, batch: w[0] * w[1]
+    >>> operator = asam_jax.elementwise(eta=0.0)
+    >>> measure = asam_jax.maximizer(loss, rho=0.5, operator=operator, p=jnp.inf)
+    >>> measure(jnp.array([3.0, 1.0]), ())
+    (Array([1.5, 0.5], dtype=float32), Array(3.75, dtype=float32))
+
+    References:
+      Kwon et al., ASAM, 2021, Figure 1.
+    """
+    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
+
+    def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
+        _checks.real_floating("params", params)
+        rise, eps = maximize(params, [batch], 0)
+        return eps, rise
+
+    return measure
+
+
+def average_sharpness(
+    loss_fn: LossFn,
+    *,
+    sigma: Scalar,
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    samples: int = 10,
+    batch_size: int | None = None,
+) -> Callable[[PyTree, PyTree, jax.Array], jax.Array]:
+    """Average-case adaptive sharpness: the mean increase of the loss under Gaussian noise.
+
+        mean over eps ~ N(0, sigma^2 T_w^2) of L(w + eps)  -  L(w),  by `samples` draws
+
+    With eta = 0 it is as invariant to rescaling as `sharpness`, draw by draw. The draws come in
+    pairs eps, -eps, in which the loss's slope at w cancels; they depend on the key alone. For small
+    sigma the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian. It is an estimate:
+    its error falls with the square root of `samples`, and so does the part of it that is rounding.
+
+    See `sharpness` for what is compiled and when. Under jit the draws are unrolled.
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
+      sigma: standard deviation of T_w^-1 eps, a scalar of at least 0: for `elementwise` a relative
+        change of the weights. ||T_w^-1 eps||_2, to compare with a radius rho, is about
+        sigma sqrt(k) for k parameters.
+      operator: T_w, taken at w. What `masked` freezes is not perturbed.
+      samples: draws of eps, at least 1; an odd one out has no partner. Each costs a loss; L(w)
+        one more.
+      batch_size: examples that loss_fn sees at once; must divide the batch. None for all.
+
+    Returns:
+      A function of (params, batch, key), key one of jax.random, that returns a scalar in the
+      loss's units; float32, or the loss's dtype where that is wider.
+
+    Raises:
+      ValueError: if sigma < 0 or samples < 1; when called, if batch_size does not divide the batch.
+      TypeError: as `sharpness`.
+
+    >>> import asam_jax, jax, jax.numpy as jnp
+    >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))
+    >>> operator = asam_jax.elementwise(eta=0.0)
+    >>> measure = asam_jax.average_sharpness(loss, sigma=0.1, samples=1000, operator=operator)
+    >>> value = measure(jnp.array([3.0, 4.0]), jnp.ones((5, 2)), jax.random.key(0))
+    >>> print(f"{value:.2f}")  # the mean is 0.1^2 (3^2 + 4^2) = 0.25
+    0.24
+
+    References:
+      Keskar et al., 2017; Andriushchenko et al., A modern look at the relationship between
+      sharpness and generalization, 2023.
+    """
+    loss = Loss(loss_fn)
+    _checks.function("operator", operator)
+    _checks.at_least("sigma", sigma, 0.0)
+    samples = _checks.count("samples", samples, 1)
+
+    @jax.jit
+    def noise(params: PyTree, part: Scalar, key: jax.Array, number: int) -> PyTree:
+        """A part of a draw in the parameters' dtypes; an odd one is the last one's negative."""
+        part = jnp.where(number % 2 == 1, -jnp.asarray(part), jnp.asarray(part))
+
+        def eps(w: Any, t: Any, draw: jax.Array) -> jax.Array:
+            t, width, share = (jnp.asarray(x).astype(draw.dtype) for x in (t, sigma, part))
+            return (width * t * (share * draw)).astype(jnp.result_type(w))
+
+        draws = _normal(params, jax.random.fold_in(key, number // 2))
+        return jax.tree.map(eps, params, operator(params), draws)
+
+    def measure(params: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
+        _checks.real_floating("params", params)
+        (group,) = groups_of(batch, None, batch_size)
+        at_w = loss.at(params, zeros(params), group)
+
+        def rise(number: int, part: float) -> jax.Array:
+            return increase(loss.at(params, noise(params, part, key, number), group), at_w)
+
+        value = mean(rise(number, 1.0) for number in range(samples))
+        near = 2 * (samples // (2 * _PAIRS_TO_ONE))
+        if near and jnp.finfo(value.dtype).bits <= 32:
+            value = value - mean(rise(number, _HAIR) for number in range(near))
+        return value
+
+    return measure

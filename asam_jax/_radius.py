@@ -1,0 +1,320 @@
+"""The increase of the loss at w + eps, group by group, and the radius at which it is so large."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
+
+from asam_jax import _checks, _collectives
+from asam_jax._operators import elementwise
+from asam_jax._perturbation import perturbation
+from asam_jax._tree import total, wide, widest
+from asam_jax.typing import Operator, PyTree, Scalar
+
+LossFn = Callable[[PyTree, PyTree], jax.Array]
+
+
+def _scalar(loss: Any) -> jax.Array:
+    """What loss_fn returned, in float32 at least; an error unless it is one real number."""
+    is_array = isinstance(loss, (int, float)) or hasattr(loss, "dtype")
+    shape, dtype = (jnp.shape(loss), jnp.result_type(loss)) if is_array else ((), type(loss))
+    if shape or not (is_array and jnp.issubdtype(dtype, jnp.floating)):
+        got = f"shape {shape} of {dtype}" if shape else getattr(dtype, "__name__", str(dtype))
+        raise TypeError(
+            "loss_fn must return a scalar, the mean loss over the batch as a real floating-point "
+            f"number, got {got}; take jnp.mean of the examples' losses, and of (loss, aux) return "
+            "the loss alone: lambda params, batch: loss_fn(params, batch)[0]."
+        )
+    return jnp.asarray(loss).astype(wide(loss))
+
+
+class Loss:
+    """loss_fn at w + eps, compiled once for as long as this object is kept.
+
+    A group is a list of microbatches. Losses are subtracted microbatch by microbatch and averaged
+    then, since an increase can be smaller than the rounding of a mean of losses.
+    """
+
+    def __init__(self, loss_fn: LossFn) -> None:
+        _checks.function("loss_fn", loss_fn)
+
+        def value(params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
+            return _scalar(loss_fn(jax.tree.map(jnp.add, params, eps), batch))
+
+        def value_and_grad(params: PyTree, eps: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
+            if jax.sharding.get_abstract_mesh().manual_axes:
+                # At replicated parameters shard_map would sum the gradient over devices, though
+                # each has a loss of its own.
+                kind = jax.eval_shape(value, params, eps, batch).manual_axis_type
+                params = _collectives.vary(params, tuple(kind.varying) if kind else ())
+            loss, grads = jax.value_and_grad(value)(params, eps, batch)
+            return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
+
+        self._value, self._value_and_grad = jax.jit(value), jax.jit(value_and_grad)
+
+    def at(self, params: PyTree, eps: PyTree, group: list[PyTree]) -> list[jax.Array]:
+        """The loss of each microbatch at w + eps."""
+        return [self._value(params, eps, batch) for batch in group]
+
+    def with_grad(self, params: PyTree, eps: PyTree, group: list[PyTree]) -> tuple[list, PyTree]:
+        """The same, and the gradient of their mean."""
+        losses: list[jax.Array] = []
+
+        def gradients() -> Iterator[PyTree]:
+            for batch in group:
+                loss, grads = self._value_and_grad(params, eps, batch)
+                losses.append(loss)
+                yield grads
+
+        return losses, mean(gradients())
+
+
+# Eps at w; an unused argument keeps its devices.
+zeros = jax.jit(optax.tree.zeros_like, keep_unused=True)
+
+
+def increase(losses: list[jax.Array], at_w: list[jax.Array]) -> jax.Array:
+    """L(w + eps) - L(w), from the losses of the microbatches."""
+    return mean(a - b for a, b in zip(losses, at_w, strict=True))
+
+
+def mean(terms: Iterable[PyTree]) -> PyTree:
+    """The mean of trees, one at a time, summed as if in twice the precision."""
+    sums, treedef, count = [], None, 0
+    for count, term in enumerate(terms, 1):
+        leaves, treedef = jax.tree.flatten(term)
+        sums = _add(sums, leaves) if sums else [(leaf, jnp.zeros_like(leaf)) for leaf in leaves]
+    means = [total if count == 1 else total / count for total, _ in sums]
+    return jax.tree.unflatten(treedef, means)
+
+
+@jax.jit
+def _add(sums: list[tuple[jax.Array, jax.Array]], terms: list[jax.Array]) -> list[tuple]:
+    """Kahan's sums, each with what rounding has kept out of it."""
+
+    def add(total: jax.Array, lost: jax.Array, term: jax.Array) -> tuple[jax.Array, jax.Array]:
+        term = term + lost
+        new = total + term
+        # Beside an infinite sum, what was lost would be NaN.
+        return new, jnp.where(jnp.isfinite(new), term - (new - total), jnp.zeros_like(new))
+
+    return [add(*pair, term) for pair, term in zip(sums, terms, strict=True)]
+
+
+def groups_of(batch: PyTree, m: Any, batch_size: Any) -> Iterator[list[PyTree]]:
+    """The groups of m examples, each a list of microbatches; the batch as it is without both."""
+    leaves = jax.tree.leaves(batch)
+    if leaves and not any(map(jnp.size, leaves)):
+        raise ValueError("batch must hold an example at least, got arrays of none.")
+    if m is None and batch_size is None:
+        return iter([[batch]])
+    sizes = {jnp.shape(leaf)[:1] for leaf in leaves}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(
+            "with m or batch_size batch must hold arrays with one leading axis of examples in "
+            f"common, got leading axes {sorted(sizes)}; make an array of numbers in a list."
+        )
+    examples = sizes.pop()[0]
+    m = examples if m is None else _checks.count("m", m, 1)
+    size = m if batch_size is None else _checks.count("batch_size", batch_size, 1)
+    if examples % m or m % size:
+        raise ValueError(
+            f"m must divide the batch and batch_size the group, got m={m}, batch_size={size} and "
+            f"{examples} examples; choose divisors or drop the remainder of the batch."
+        )
+
+    def microbatch(first: int) -> PyTree:
+        return jax.tree.map(lambda leaf: _rows(leaf, first, size), batch)
+
+    starts = range(0, examples, m)
+    return ([microbatch(i) for i in range(first, first + m, size)] for first in starts)
+
+
+def _rows(leaf: Any, first: int, size: int) -> Any:
+    """`size` rows of a leaf: of a NumPy array a view, so that it is not put on the device whole."""
+    return _sliced(leaf, first, size) if isinstance(leaf, jax.Array) else leaf[first : first + size]
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _sliced(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
+    sharding = jax.typeof(leaf).sharding
+    axes = sharding.spec[0] or ()
+    if size % math.prod(
+        sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)
+    ):
+        # What an explicit mesh cuts can only be sliced into parts that it can cut: so gather them.
+        gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
+        return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
+    return jax.lax.dynamic_slice_in_dim(leaf, first, size)
+
+
+class RadiusProfile(NamedTuple):
+    """What `radius_profile` measures at R radii.
+
+    Attributes:
+      rise: L(w + eps) - L(w) at each radius, of shape [R], in the loss's units.
+      linear: rho ||T_w g||_q, the same for the loss's linearisation, of shape [R].
+      slope: ||T_w g||_q, the increase to first order for each unit of rho, a scalar.
+      loss: L(w), a scalar.
+    """
+
+    rise: jax.Array
+    linear: jax.Array
+    slope: jax.Array
+    loss: jax.Array
+
+
+def radius_profile(
+    loss_fn: LossFn,
+    *,
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    p: float = 2.0,
+    m: int | None = None,
+    batch_size: int | None = None,
+) -> Callable[[PyTree, PyTree, Any], RadiusProfile]:
+    """The increase of the loss at several radii, and that of its linearisation.
+
+        rise(rho)   = L(w + eps) - L(w),   eps = perturbation(w, g, rho=rho)
+        linear(rho) = <g, eps> = rho ||T_w g||_q,   1/p + 1/q = 1
+
+    It costs one gradient and a loss for each radius, so that it can be called once an epoch. Where
+    the two differ, the gradient at w no longer predicts the loss at that radius.
+
+    `rise` is `sharpness` with one step, at all radii from one gradient; see there for groups, what
+    is compiled, sharded arrays and frozen parameters.
+
+    Args:
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
+      operator: T_w, taken at w.
+      p: the order of the region's norm, from 1 to infinity.
+      m: examples in a group, None for all.
+      batch_size: examples that loss_fn sees at once, None for a whole group.
+
+    Returns:
+      A function of (params, batch, radii), radii of shape [R], each at least 0 and maybe traced,
+      that returns a `RadiusProfile` of float32, or of the loss's dtype where that is wider.
+
+    Raises:
+      ValueError: as `sharpness`; when called, if radii is not one axis of numbers of at least 0.
+      TypeError: as `sharpness`.
+
+    >>> import asam_jax, jax.numpy as jnp, numpy as np
+    >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)
+    >>> w, x = jnp.array([3.0, 4.0]), jnp.ones((5, 1))
+    >>> profile = asam_jax.radius_profile(loss, operator=asam_jax.identity())(w, x, [0.1, 1.0])
+    >>> print(np.asarray(profile.rise).round(3), profile.linear, profile.slope)
+    [ 1.01 11.  ] [ 1. 10.] 10.0
+
+    References:
+      Kwon et al., ASAM, 2021, Section 5.
+    """
+    loss = Loss(loss_fn)
+    _checks.function("operator", operator)
+    _checks.norm_order(p)
+
+    @jax.jit
+    def eps_at(params: PyTree, grads: PyTree, rho: Scalar) -> PyTree:
+        return perturbation(params, grads, rho=rho, operator=operator, p=p)
+
+    @jax.jit
+    def slope_at(params: PyTree, grads: PyTree) -> jax.Array:
+        # <g, eps> at rho = 1, of which no term is larger than the sum or below 0.
+        params = jax.tree.map(lambda w: jnp.asarray(w).astype(wide(w)), params)
+        eps = perturbation(params, grads, rho=1.0, operator=operator, p=p)
+
+        def part(g: jax.Array, e: jax.Array) -> jax.Array:
+            # A frozen entry has eps = 0; its gradient may be NaN.
+            return jnp.sum(jnp.where(e == 0, jnp.zeros_like(e), g.astype(e.dtype)) * e)
+
+        parts = jax.tree.leaves(jax.tree.map(part, grads, eps))
+        return total(parts, widest(part.dtype for part in parts))
+
+    def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
+        _checks.real_floating("params", params)
+        radii = _radii(radii)
+
+        def of(group: list[PyTree]) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+            at_w, grads = loss.with_grad(params, zeros(params), group)
+            each = (loss.at(params, eps_at(params, grads, rho), group) for rho in radii)
+            rises = [increase(losses, at_w) for losses in each]
+            return rises, slope_at(params, grads).astype(at_w[0].dtype), mean(at_w)
+
+        rises, slope, value = mean(map(of, groups_of(batch, m, batch_size)))
+        linear = slope.reshape(1) * jnp.asarray(radii).astype(slope.dtype)
+        return RadiusProfile(jnp.stack(rises), linear, slope, value)
+
+    return measure
+
+
+def _radii(radii: Any) -> Any:
+    """The radii as an array of one axis; where they are known, of NumPy."""
+    radii = radii if isinstance(radii, Tracer) else np.asarray(radii)
+    if radii.ndim != 1 or not radii.size:
+        raise ValueError(
+            "radii must be numbers along one axis, one at least, got an array of shape "
+            f"{radii.shape}; for a single radius pass [rho]."
+        )
+    if not isinstance(radii, Tracer):
+        _checks.at_least("the smallest of radii", radii.min(), 0.0)
+    return radii
+
+
+def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar) -> jax.Array:
+    """The smallest rho at which the loss increases by `rise`, between measured radii.
+
+        rho:  L(w + eps(rho)) - L(w) = rise
+
+    The increase is interpolated linearly between two radii, and between 0 and the first; a factor
+    of two between neighbours is fine enough. An increase that is not finite counts as beyond any
+    target. Where no radius reaches it, the result is the last one.
+
+    Args:
+      profile: what `radius_profile` measured at these radii.
+      radii: those radii, of shape [R], increasing, above 0.
+      rise: by how much the loss is to increase, in its units, above 0; a scalar, such as a share of
+        `profile.loss`.
+      default: the result where the profile says nothing: its loss or slope is not finite, or no
+        increase is. In training, the present radius, so that one overflow changes nothing.
+
+    Returns:
+      A scalar of the profile's dtype.
+
+    Raises:
+      ValueError: if radii do not increase from above 0 or are of another number than the profile's,
+        or rise is not above 0.
+      TypeError: if rise or default is not a scalar.
+
+    >>> import asam_jax, jax.numpy as jnp
+    >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)
+    >>> w, x, radii = jnp.array([3.0, 4.0]), jnp.ones((5, 1)), [0.1, 1.0, 10.0]
+    >>> profile = asam_jax.radius_profile(loss, operator=asam_jax.identity())(w, x, radii)
+    >>> print(asam_jax.radius_at(profile, radii, rise=11.0, default=0.5))  # (5 + rho)^2 - 5^2
+    1.0
+    """
+    radii, dtype = _radii(radii), profile.rise.dtype
+    known = np.ones(1) if isinstance(radii, Tracer) else np.diff(radii, prepend=0.0)
+    if radii.shape != profile.rise.shape or (known <= 0).any():
+        raise ValueError(
+            f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
+            f"got {radii}."
+        )
+    _checks.at_least("rise", rise, float(jnp.finfo(dtype).tiny))
+    _checks.at_least("default", default, 0.0)
+    zero, finite = jnp.zeros(1, dtype), jnp.isfinite(profile.rise)
+    target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
+    at = jnp.concatenate([zero, jnp.asarray(radii).astype(dtype)])
+    rises = jnp.concatenate([zero, jnp.where(finite, profile.rise, jnp.inf)])
+    reached = rises[1:] >= target.reshape(1)
+    after = jnp.where(jnp.any(reached), jnp.argmax(reached), len(at) - 2) + 1
+    low, high = rises[after - 1], rises[after]
+    share = jnp.where(jnp.any(reached), (target - low) / (high - low), jnp.ones((), dtype))
+    found = at[after - 1] + share * (at[after] - at[after - 1])
+    says = jnp.isfinite(profile.loss) & jnp.isfinite(profile.slope) & jnp.any(finite)
+    return jnp.where(says, found, default)

@@ -1,0 +1,238 @@
+"""What a training loop calls: ASAM and SAM as optimizers, value_and_grad in place of JAX's."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asam_jax import _checks, _collectives, _operators
+from asam_jax._operators import elementwise, identity
+from asam_jax._perturbation import perturbation
+from asam_jax._transform import sharpness_aware
+from asam_jax.typing import AxisName, Descent, Operator, PyTree, Radius, Scalar
+
+
+def asam(
+    base: optax.GradientTransformation,
+    rho: Radius = 0.5,
+    *,
+    eta: Scalar = 0.01,
+    operator: Operator | None = None,
+    p: float | None = None,
+    every: int | None = None,
+    ascent: optax.GradientTransformation | None = None,
+    descent: Descent | None = None,
+    axis_name: AxisName = None,
+    perturb_axis_name: AxisName = None,
+    sharded_axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """ASAM: `optax.chain(sharpness_aware(rho, operator=elementwise(eta), ...), base)`.
+
+    Args:
+      base: the optimizer that takes the step, weight decay included. It may be `optax.lbfgs()` or
+        another line search: it is not given `grad_fn` and `perturb`.
+      rho: the radius or a schedule of it. The authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
+      eta: added to the element-wise scales |w|; at least 0.
+      operator: T_w in place of `elementwise(eta)`.
+      p: see `sharpness_aware`, as for all that follows.
+      every: see `sharpness_aware`.
+      ascent: see `sharpness_aware`.
+      descent: see `sharpness_aware`.
+      axis_name: see `sharpness_aware`.
+      perturb_axis_name: see `sharpness_aware`.
+      sharded_axis_name: see `sharpness_aware`.
+
+    Returns:
+      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
+
+    Raises:
+      ValueError: if eta < 0; as `sharpness_aware`.
+      TypeError: if base is not an optax transformation.
+
+    >>> import asam_jax, jax, jax.numpy as jnp, optax
+    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
+    >>> w = jnp.array([3.0, 4.0])
+    >>> tx = asam_jax.asam(optax.sgd(0.1), rho=0.5)
+    >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
+    >>> print(optax.apply_updates(w, updates).round(4))
+    [2.2523 2.8506]
+
+    References:
+      Kwon et al., ASAM, 2021.
+    """
+    transformation = sharpness_aware(
+        rho,
+        operator=elementwise(eta) if operator is None else operator,
+        p=p,
+        every=every,
+        ascent=ascent,
+        descent=descent,
+        axis_name=axis_name,
+        perturb_axis_name=perturb_axis_name,
+        sharded_axis_name=sharded_axis_name,
+    )
+    return optax.chain(transformation, _checks.base_optimizer(base))
+
+
+def sam(
+    base: optax.GradientTransformation,
+    rho: Radius = 0.05,
+    *,
+    operator: Operator | None = None,
+    p: float | None = None,
+    every: int | None = None,
+    ascent: optax.GradientTransformation | None = None,
+    descent: Descent | None = None,
+    axis_name: AxisName = None,
+    perturb_axis_name: AxisName = None,
+    sharded_axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """SAM: `asam` with T_w = I, `optax.chain(sharpness_aware(rho, operator=identity()), base)`.
+
+    Args:
+      base: see `asam`, as for all but rho and operator.
+      rho: the radius or a schedule of it, in the parameters' units.
+      operator: T_w in place of `identity()`, such as `masked(identity(), mask)`.
+      p: see `asam`.
+      every: see `asam`.
+      ascent: see `asam`.
+      descent: see `asam`.
+      axis_name: see `asam`.
+      perturb_axis_name: see `asam`.
+      sharded_axis_name: see `asam`.
+
+    Returns:
+      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
+
+    Raises:
+      ValueError: as `sharpness_aware`.
+      TypeError: if base is not an optax transformation.
+
+    >>> import asam_jax, jax, jax.numpy as jnp, optax
+    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
+    >>> w = jnp.array([3.0, 4.0])
+    >>> tx = asam_jax.sam(optax.sgd(0.1), rho=0.5)
+    >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
+    >>> optax.apply_updates(w, updates)
+    Array([2.34, 3.12], dtype=float32)
+
+    References:
+      Foret et al., Sharpness-Aware Minimization, 2020.
+    """
+    return asam(
+        base,
+        rho,
+        operator=identity() if operator is None else operator,
+        p=p,
+        every=every,
+        ascent=ascent,
+        descent=descent,
+        axis_name=axis_name,
+        perturb_axis_name=perturb_axis_name,
+        sharded_axis_name=sharded_axis_name,
+    )
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Any],
+    *,
+    rho: Scalar,
+    operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
+    p: float = 2.0,
+    has_aux: bool = False,
+    ascent_fun: Callable[..., Any] | None = None,
+    axis_name: AxisName = None,
+    perturb_axis_name: AxisName = None,
+    sharded_axis_name: AxisName = None,
+) -> Callable[..., Any]:
+    """Value at w and gradient at w + eps: `jax.value_and_grad` for a sharpness-aware step.
+
+        eps = perturbation(w, grad L(w), rho=rho, operator=operator, p=p)
+        value, grad = L(w), grad L(w + eps)
+
+    Both passes are called with the same further arguments: the same batch and the same dropout
+    key. The value and the auxiliary output (BatchNorm statistics, say) come from the first,
+    unperturbed pass only. With rho = 0 as a Python number there is no second pass.
+
+    The gradient is taken with respect to the first argument, which may be any tree: for several
+    arguments pass a tuple of them, `lambda both, x: loss_fn(x, *both)`.
+
+    Args:
+      loss_fn: `loss_fn(params, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
+      rho: the radius, a scalar of at least 0; may be traced. Of a schedule pass `schedule(step)`.
+      operator: T_w. See `perturbation`.
+      p: the order of the region's norm, a Python number from 1 to infinity.
+      has_aux: whether loss_fn returns `(scalar, aux)`.
+      ascent_fun: what eps is made from, with loss_fn's arguments, returning a scalar alone: the
+        loss of a sixteenth of the mini-batch, say, so that a step costs 1 1/16 gradients. None:
+        loss_fn. Else value and auxiliary output come from loss_fn's only pass, at w + eps.
+      axis_name: mapped axis or axes (pmap, shard_map, vmap) over which value and gradient are
+        averaged; aux is each device's own. Leave it out where loss_fn averages over them itself.
+      perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
+        first. None: each device has its own eps (m-sharpness, m the local batch); equal to
+        axis_name: one eps for all; some of the axes: one eps for each group.
+      sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
+
+    Returns:
+      A function with loss_fn's arguments, params by position, that returns `(value, grad)`, or
+      `((value, aux), grad)`; grad has the structure, shapes and dtypes of params.
+
+    Raises:
+      ValueError: if rho < 0 or p < 1 (where concrete), if an axis is not mapped, if
+        perturb_axis_name holds an axis that axis_name does not, or if the loss is averaged over an
+        axis in axis_name already.
+      TypeError: if loss_fn or operator is not callable, rho is a schedule, or a leaf is not real
+        floating point.
+
+    >>> import asam_jax, jax.numpy as jnp
+    >>> loss = lambda w, x: jnp.sum(w**2 * x)
+    >>> step = asam_jax.value_and_grad(loss, rho=0.5, operator=asam_jax.identity())
+    >>> step(jnp.array([3.0, 4.0]), jnp.ones(2))
+    (Array(25., dtype=float32), Array([6.6, 8.8], dtype=float32))
+
+    References:
+      Kwon et al., ASAM, 2021, Algorithm 1; Foret et al., SAM, 2020 (m-sharpness).
+    """
+    _checks.function("loss_fn", loss_fn)
+    if ascent_fun is not None:
+        _checks.function("ascent_fun", ascent_fun)
+    _checks.radius(rho)
+    _checks.norm_order(p)
+    _operators.check(operator)
+    axes, shared, _ = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
+    skips = isinstance(rho, (int, float)) and rho == 0
+    both = jax.value_and_grad(loss_fn, has_aux=has_aux)
+
+    @functools.wraps(loss_fn)
+    def wrapped(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
+        _collectives.check_mapped("axis_name", axes)
+        _checks.real_floating("params", params)
+        w = _collectives.vary(params, axes)
+
+        def at(grads: PyTree) -> PyTree:
+            eps = perturbation(
+                params,
+                _collectives.mean(grads, shared),
+                rho=rho,
+                operator=operator,
+                p=p,
+                sharded_axis_name=sharded_axis_name,
+            )
+            return _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
+
+        if skips:
+            result, grads = both(w, *args, **kwargs)
+        elif ascent_fun is not None:
+            result, grads = both(at(jax.grad(ascent_fun)(w, *args, **kwargs)), *args, **kwargs)
+        else:
+            result, grads = both(w, *args, **kwargs)
+            grads = both(at(grads), *args, **kwargs)[1]
+        value = result[0] if has_aux else result
+        _collectives.check_own("the loss", value, axes)
+        value, grads = _collectives.mean(value, axes), _collectives.mean(grads, axes)
+        return ((value, result[1]) if has_aux else value), grads
+
+    return wrapped

@@ -1,0 +1,189 @@
+"""Sums, norms and inner products over whole trees, safe from overflow and underflow."""
+
+import functools
+import operator
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from asam_jax._collectives import Axes, varying_axes
+from asam_jax.typing import PyTree, Scalar
+
+# 2-norms are sums of fourth powers of sqrt(T |g|), kept in five ranges of it, each of 2^50: within
+# one, a sum of 2^27 of them neither overflows nor underflows in float32.
+_RANGE = 50
+_CENTERS = tuple(_RANGE * k for k in (-2, -1, 0, 1, 2))
+
+
+def widest(dtypes: Iterable[Any]) -> Any:
+    """The widest of some floating dtypes and float32 (also under strict promotion)."""
+    return max([jnp.dtype(jnp.float32), *dtypes], key=lambda dtype: jnp.finfo(dtype).bits)
+
+
+def wide(leaf: Any) -> Any:
+    """The dtype in which scales and norms of a leaf are computed: float32, or its own if wider."""
+    return widest([jnp.result_type(leaf)])
+
+
+def widened(tree: PyTree) -> PyTree:
+    """The tree in the dtypes to compute in."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(wide(leaf)), tree)
+
+
+def _stacked(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, jax.Array]:
+    """Parts of one shape along a new first axis, by those of the axes that they vary over."""
+    groups = defaultdict(list)
+    dtype = widest(part.dtype for part in parts)
+    for part in parts:
+        varies = varying_axes(part)
+        groups[tuple(axis for axis in axes if axis in varies)].append(part.astype(dtype))
+    return {over: jnp.stack(group) for over, group in groups.items()}
+
+
+def total(parts: Sequence[jax.Array], axes: Axes = (), *, ordered: bool = True) -> jax.Array:
+    """The sum of arrays of one shape, and over those of the mapped axes that each varies over.
+
+    XLA rewrites a reduction of stacked scalars into a chain of binary operations and copies the
+    chain into the fusion of every leaf that reads its end: a program that grows with the square of
+    the leaf count. It does not fuse a sort. (`ordered=False`: without, for what must be linear.)
+    """
+    sort = jnp.sort if ordered else lambda group, axis: group
+    groups = _stacked(parts, axes).items()
+    sums = {over: jnp.sum(sort(group, axis=0), axis=0) for over, group in groups}
+    return functools.reduce(
+        operator.add, [jax.lax.psum(part, over) if over else part for over, part in sums.items()]
+    )
+
+
+def largest(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
+    """The largest of scalars of at least 0, also over mapped axes; NaN if one is NaN."""
+    groups = _stacked(parts, axes).items()
+    tops = {over: jnp.sort(group, axis=0)[-1] for over, group in groups}  # a sort puts NaN last
+    return functools.reduce(
+        jnp.maximum, [jax.lax.pmax(top, over) if over else top for over, top in tops.items()]
+    )
+
+
+def root(t: jax.Array, g: jax.Array) -> jax.Array:
+    """sqrt(T |g|), which neither overflows nor underflows where T |g| does."""
+    return jnp.sqrt(t) * jnp.sqrt(jnp.abs(g))
+
+
+def capped(t: jax.Array, factor: jax.Array) -> jax.Array:
+    """T times a factor. It overflows only where g = 0, and there any finite number will do."""
+    return jnp.minimum(t * factor.astype(t.dtype), jnp.finfo(t.dtype).max)
+
+
+def _sums(t: jax.Array, g: jax.Array) -> jax.Array:
+    """Sums of (sqrt(T |g|) / 2^center)^4 for each of the ranges, those of a NaN or inf too."""
+    x = root(t, g)
+    sums = []
+    for center in _CENTERS:
+        low, high = 2.0 ** (center - _RANGE / 2), 2.0 ** (center + _RANGE / 2)
+        inside = x < high if center == _CENTERS[0] else x >= low
+        if center not in (_CENTERS[0], _CENTERS[-1]):
+            inside &= x < high
+        elif center == _CENTERS[-1]:
+            inside |= jnp.isnan(x)
+        # Scaled before it is selected: XLA would take the constant out of the power, as inf.
+        scaled = jnp.where(inside, x * jnp.asarray(2.0**-center, x.dtype), 0)
+        sums.append(jnp.sum(jnp.square(jnp.square(scaled))))
+    return jnp.stack(sums)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Array:
+    """sqrt(||T g||_2) over all leaves, in one pass; 0 for a zero g, NaN or inf where g has one.
+
+    The idea is Blue's (1978), as in LAPACK's dnrm2: sums of small, middle and large squares at
+    once. The root, since ||T g|| can overflow where no entry of eps does.
+    """
+    sums = total([_sums(t, g) for t, g in zip(ts, gs, strict=True)], axes)
+    roots = jnp.sqrt(jnp.sqrt(sums)) * jnp.asarray([2.0**c for c in _CENTERS], sums.dtype)
+    top = jnp.max(roots)
+    scaled = roots / jnp.where(top == 0, jnp.ones_like(top), top)
+    return top * jnp.sqrt(jnp.sqrt(jnp.sum(jnp.square(jnp.square(scaled)))))
+
+
+@root_of_norm.defjvp
+def _root_of_norm_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    """With r = sqrt(||v||) and v = T g: dr = <v, dv> / (2 r^3), and 0 for a zero g."""
+    (ts, gs), (dts, dgs) = primals, tangents
+    r = root_of_norm(ts, gs, axes)
+    s = inverse(r)
+
+    def part(t: jax.Array, g: jax.Array, dt: jax.Array, dg: jax.Array) -> jax.Array:
+        own = s.astype(t.dtype)
+        a = capped(t, own)
+        b = a * g  # v / r
+        return jnp.sum((own * b) * (a * dg) + (own * b) * g * (own * dt)) / 2
+
+    parts = [part(*leaf) for leaf in zip(ts, gs, dts, dgs, strict=True)]
+    return r, total(parts, axes, ordered=False).astype(r.dtype)
+
+
+def inverse(size: jax.Array) -> jax.Array:
+    """1 / size, 0 where that is 0, and NaN where it is not finite."""
+    zero = size == 0
+    result = jnp.where(zero, jnp.zeros_like(size), 1 / jnp.where(zero, jnp.ones_like(size), size))
+    return jnp.where(jnp.isfinite(size), result, jnp.nan)
+
+
+def norm_and_unit(tree: PyTree, axes: Axes) -> tuple[jax.Array, PyTree]:
+    """||v||_2 over all leaves, and v / ||v||_2; a zero v has the unit 0."""
+    tree = widened(tree)
+    leaves = jax.tree.leaves(tree)
+    r = root_of_norm([jnp.ones((), leaf.dtype) for leaf in leaves], leaves, axes)
+    s = inverse(r)
+    return r * r, jax.tree.map(lambda v: v * s.astype(v.dtype) * s.astype(v.dtype), tree)
+
+
+def orthogonal(vector: PyTree, unit: PyTree, axes: Axes) -> PyTree:
+    """What is left of a vector without its part along a unit vector: v - <v, u> u."""
+    vector = widened(vector)
+    products = jax.tree.map(lambda v, u: jnp.sum(v * u), vector, unit)
+    along = total(jax.tree.leaves(products), axes)
+    return jax.tree.map(lambda v, u: v - along.astype(u.dtype) * u, vector, unit)
+
+
+def plus(tree: PyTree, factor: Scalar, other: PyTree) -> PyTree:
+    """Adds factor * other to tree, rounded to the dtypes of `tree`."""
+    factor = jnp.asarray(factor)
+
+    def add(leaf: jax.Array, more: jax.Array) -> jax.Array:
+        dtype = wide(leaf)
+        return (leaf.astype(dtype) + factor.astype(dtype) * more.astype(dtype)).astype(leaf.dtype)
+
+    return jax.tree.map(add, tree, other)
+
+
+def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
+    """Whether all entries are finite, on all devices of the axes that leaves vary over."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        return jnp.ones([], jnp.bool_)
+    bad = [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.float32) for leaf in leaves]
+    return total(bad, axes) == 0
+
+
+def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
+    """The new state, or the old one where a gradient that it is made from is not finite."""
+    if not jax.tree.leaves(new):
+        return new
+    finite = all_finite(gradients, axes)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
+def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:
+    """Leaves of a tree where the mask is true (or None), elsewhere of another, or 0."""
+    if mask is None:
+        return tree
+
+    def choose(flag: Any, a: Any, b: Any) -> Any:
+        return (a if flag else b) if isinstance(flag, bool) else jnp.where(flag, a, b)
+
+    zeros = jax.tree.map(jnp.zeros_like, tree) if other is None else other
+    return jax.tree.map(choose, mask, tree, zeros)

@@ -1,0 +1,249 @@
+"""Wrappers around a base optimizer: for loops that own the gradient call, and decoupled WSAM."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asam_jax import _checks, _collectives, _operators, _tree
+from asam_jax._operators import elementwise
+from asam_jax._perturbation import perturbation
+from asam_jax._transform import sharpness_aware
+from asam_jax.typing import (
+    AlternatingState,
+    AxisName,
+    DecoupledState,
+    Operator,
+    PyTree,
+    Radius,
+    Scalar,
+    SharpnessAwareState,
+)
+
+
+def alternating(
+    base: optax.GradientTransformation,
+    rho: Radius,
+    *,
+    operator: Operator | None = None,
+    p: float | None = None,
+    sharded_axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Moves to w + eps on odd calls of update, back to w and along base's step on even calls.
+
+    For loops that compute the gradient themselves and cannot pass `grad_fn` (Linen's
+    `TrainState.apply_gradients`, say): call the loop's step twice with the same mini-batch and
+    the same dropout key. After an odd number of calls the parameters are w + eps: evaluate and
+    save after even ones. The return to w is exact up to the rounding of the parameters' dtype.
+    Average gradients over devices before update, as for the base optimizer.
+
+    A gradient that is not finite, at either call, reaches base as NaN at the second, and eps is 0.
+    Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. A wrapper around
+    `alternating` that leaves out calls hides them, so that the pairs and the mini-batches fall
+    out of step, unless the loop passes the keyword `perturb` to update: True at the first call of
+    a pair, False at the second. The second call after a hidden first one changes nothing.
+
+    Args:
+      base: the optimizer that takes the step from w, weight decay included.
+      rho: the radius, a scalar of at least 0, or an optax schedule of complete steps.
+      operator: see `sharpness_aware`.
+      p: see `sharpness_aware`.
+      sharded_axis_name: see `sharpness_aware`.
+
+    Returns:
+      A transformation. Its state, a `typing.AlternatingState`, holds one copy of the parameters.
+      Its updates have the parameters' dtype, or the gradient's where that is wider: in a narrower
+      one they would lose small steps. Other keyword arguments of update go to base.
+
+    Raises:
+      ValueError: if rho < 0 or p < 1 (where concrete), or if update gets no params.
+      TypeError: if base is not an optax transformation.
+
+    >>> import asam_jax, jax, jax.numpy as jnp, optax
+    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
+    >>> w = jnp.array([3.0, 4.0])
+    >>> tx = asam_jax.alternating(optax.sgd(0.1), rho=0.5, operator=asam_jax.identity())
+    >>> state = tx.init(w)
+    >>> for _ in range(2):
+    ...     updates, state = tx.update(grad_fn(w), state, w)
+    ...     w = optax.apply_updates(w, updates)
+    >>> w
+    Array([2.34, 3.12], dtype=float32)
+
+    References:
+      Kwon et al., ASAM, 2021; the mode of `optax.contrib.sam` without opaque_mode.
+    """
+    base = _checks.base_optimizer(base)
+    operator = elementwise() if operator is None else operator
+    p = 2.0 if p is None else _checks.norm_order(p)
+    _checks.radius(rho, schedule=True)
+    _operators.check(operator)
+    axes = _collectives.as_tuple(sharded_axis_name)
+
+    def init_fn(params: PyTree) -> AlternatingState:
+        return AlternatingState(
+            step=jnp.zeros([], jnp.int32),
+            perturbed=jnp.zeros([], jnp.bool_),
+            # Zeros and not params themselves: both may be donated, and no buffer twice.
+            params=optax.tree.zeros_like(params),
+            base=base.init(params),
+            finite=jnp.ones([], jnp.bool_),
+        )
+
+    def update_fn(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        perturb: Scalar | None = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, AlternatingState]:
+        _checks.update_arguments(updates, params)
+        w = jax.tree.map(lambda old, at: jnp.where(state.perturbed, old, at), state.params, params)
+
+        def first() -> tuple[PyTree, AlternatingState]:
+            radius = rho(state.step) if callable(rho) else rho
+            eps = perturbation(
+                w, updates, rho=radius, operator=operator, p=p, sharded_axis_name=axes
+            )
+            at = jax.tree.map(jnp.add, w, eps)
+            finite = _tree.all_finite(at, axes)
+            at = jax.tree.map(lambda a, b: jnp.where(finite, a, b), at, w)
+            return _moves(at, params, updates), state._replace(
+                perturbed=jnp.ones_like(state.perturbed), params=w, finite=finite
+            )
+
+        def second() -> tuple[PyTree, AlternatingState]:
+            grads = jax.tree.map(lambda g: jnp.where(state.finite, g, jnp.nan), updates)
+            steps, base_state = base.update(grads, state.base, w, **extra_args)
+            target = jax.tree.map(lambda a, s: a + s.astype(a.dtype), w, steps)
+            return _moves(target, params, updates), state._replace(
+                step=optax.safe_increment(state.step),
+                perturbed=jnp.zeros_like(state.perturbed),
+                base=base_state,
+            )
+
+        def hidden() -> tuple[PyTree, AlternatingState]:
+            return _moves(params, params, updates), state
+
+        if perturb is None:
+            return jax.lax.cond(state.perturbed, second, first)
+        then = lambda: jax.lax.cond(state.perturbed, second, hidden)  # noqa: E731
+        return _collectives.either(perturb, first, then, axes)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _moves(target: PyTree, params: PyTree, updates: PyTree) -> PyTree:
+    """Target - params, in the wider of the dtypes of parameters and gradients."""
+
+    def move(to: jax.Array, at: jax.Array, g: jax.Array) -> jax.Array:
+        dtype = max(at.dtype, g.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+        return to.astype(dtype) - at.astype(dtype)
+
+    return jax.tree.map(move, target, params, updates)
+
+
+def decoupled_wsam(
+    base: optax.GradientTransformation,
+    learning_rate: Scalar | optax.Schedule,
+    rho: Radius,
+    *,
+    gamma: Scalar = 0.9,
+    operator: Operator | None = None,
+    p: float | None = None,
+    axis_name: AxisName = None,
+    perturb_axis_name: AxisName = None,
+    sharded_axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """WSAM, decoupled: base is given the gradient at w, sharpness is subtracted outside of it.
+
+        updates = base(g) - learning_rate * gamma / (1 - gamma) * (g' - g)
+
+    where g is the gradient at w and g' that at w + eps. The second term is the gradient of the
+    sharpness L(w + eps) - L(w), as decoupled weight decay is that of a norm. With plain SGD of
+    that learning rate it is `wsam_descent`. It costs two gradients.
+
+    Where g or g' is not finite, base is given NaN in place of g, and the second term is left out:
+    `optax.apply_if_finite(base, n)` as the base skips the step.
+
+    Args:
+      base: the optimizer that takes the step along g: learning rate, clipping, weight decay.
+      learning_rate: of the second term, a scalar or an optax schedule (update count -> scalar):
+        the authors take base's.
+      rho: the radius, a scalar of at least 0, or an optax schedule of the update count.
+      gamma: the weight of sharpness, a scalar of at least 0 and less than 1; may be traced. 0 is
+        base alone. The authors' default is 0.9, so that the second term counts nine times.
+      operator: see `sharpness_aware`.
+      p: see `sharpness_aware`.
+      axis_name: see `sharpness_aware`; both gradients are averaged over it.
+      perturb_axis_name: see `sharpness_aware`.
+      sharded_axis_name: see `sharpness_aware`.
+
+    Returns:
+      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
+      Its state is a `typing.DecoupledState`.
+
+    Raises:
+      ValueError: if gamma is not in [0, 1); as `sharpness_aware`.
+      TypeError: if base is not an optax transformation.
+
+    >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
+    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
+    >>> w = jnp.array([3.0, 4.0])
+    >>> sam = dict(rho=0.5, operator=asam_jax.identity())
+    >>> tx = asam_jax.decoupled_wsam(optax.adam(0.1), 0.1, **sam, gamma=0.75)
+    >>> updates, _ = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
+    >>> print(np.asarray(updates).round(3))
+    [-0.28 -0.34]
+
+    References:
+      Yue et al., Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
+      Term, 2023, Algorithm 1.
+    """
+    base = _checks.base_optimizer(base)
+    _checks.fraction("gamma", gamma, below_one=True)
+    operator = elementwise() if operator is None else operator
+    second = sharpness_aware(
+        rho,
+        operator=operator,
+        p=p,
+        axis_name=axis_name,
+        perturb_axis_name=perturb_axis_name,
+        sharded_axis_name=sharded_axis_name,
+    )
+    axes, sharded = _collectives.as_tuple(axis_name), _collectives.as_tuple(sharded_axis_name)
+
+    def init_fn(params: PyTree) -> DecoupledState:
+        return DecoupledState(step=jnp.zeros([], jnp.int32), base=base.init(params))
+
+    def update_fn(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        grad_fn: Callable[[PyTree], PyTree] | None = None,
+        perturb: Scalar | None = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, DecoupledState]:
+        new, _ = second.update(
+            updates, SharpnessAwareState(state.step), params, grad_fn=grad_fn, perturb=perturb
+        )
+        grads = _collectives.mean(updates, axes)
+        sharpness = _tree.plus(_tree.widened(new), -1.0, grads)
+        trained = _operators.trained(operator, params)
+        sharpness = _tree.where(trained, sharpness)
+        finite = _tree.all_finite(sharpness, sharded)
+        grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.full_like(g, jnp.nan)), grads)
+        sharpness = jax.tree.map(lambda s: jnp.where(finite, s, jnp.zeros_like(s)), sharpness)
+
+        steps, base_state = base.update(grads, state.base, params, **extra_args)
+        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        weight = jnp.asarray(gamma)
+        weight = jnp.asarray(rate, weight.dtype) * weight / (1 - weight)
+        updates = _tree.plus(steps, -weight, sharpness)
+        return updates, DecoupledState(optax.safe_increment(state.step), base_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,0 +1,101 @@
+"""Types in the signatures of asam_jax, and the states of its transformations."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+PyTree = Any
+Scalar = jax.typing.ArrayLike
+KeyPath = tuple[Any, ...]
+
+Operator = Callable[[PyTree], PyTree]
+"""T_w: a function from parameters to a tree of scales that broadcast to the leaves."""
+
+LeafPredicate = Callable[[KeyPath, Any], bool]
+"""A rule from a leaf's key path and the leaf to whether T_w scales it: `not_bias`, `all_leaves`."""
+
+FilterAxes = Callable[[KeyPath, Any], tuple[int, ...] | None]
+"""A rule from a leaf's key path and the leaf to the axes of one filter, or None without one."""
+
+LayerAxes = tuple[int, ...] | Callable[[KeyPath, Any], tuple[int, ...]]
+"""The axes along which layers are stacked: for every leaf, or a rule from key path and leaf."""
+
+Radius = Scalar | optax.Schedule
+"""rho: a scalar of at least 0, or an optax schedule, from the count of updates to such a scalar."""
+
+AxisName = str | int | tuple[str | int, ...] | list[str | int] | None
+"""One mapped axis, several, or none, as `jax.pmap`, `jax.vmap` and `jax.shard_map` name them."""
+
+
+class Descent(NamedTuple):
+    """A rule that combines two gradients, for `sharpness_aware(descent=...)`.
+
+    `axes` are the mapped axes that parameters are sharded over, `sharded_axis_name`: inner
+    products sum over them. Frozen entries are 0 in what the rule is given.
+
+    Attributes:
+      init: from parameters to the state of the rule.
+      perturbed: from (g, g', state, axes) to (updates, state), where eps was computed: g is the
+        gradient at w, g' the one at w + eps, both averaged over `axis_name`.
+      unperturbed: from (g, state, axes) to updates, at steps that skip the perturbation.
+    """
+
+    init: Callable[[PyTree], Any]
+    perturbed: Callable[[PyTree, PyTree, Any, tuple[Any, ...]], tuple[PyTree, Any]]
+    unperturbed: Callable[[PyTree, Any, tuple[Any, ...]], PyTree]
+
+
+class SharpnessAwareState(NamedTuple):
+    """State of `sharpness_aware`.
+
+    Attributes:
+      step: the number of updates made, which a schedule of rho and `every` read.
+      ascent: the state of the transformation `ascent`; () without one.
+      descent: the state of the rule `descent`; () without one.
+    """
+
+    step: jax.typing.ArrayLike
+    ascent: Any = ()
+    descent: Any = ()
+
+
+class AlternatingState(NamedTuple):
+    """State of `alternating`.
+
+    Attributes:
+      step: complete steps (pairs of update calls) made.
+      perturbed: whether the parameters are w + eps, a boolean scalar.
+      params: w while the parameters are w + eps; otherwise of no meaning.
+      base: the base optimizer's state.
+      finite: whether the last eps was finite. If not, eps is 0 and base is given NaN next.
+    """
+
+    step: jax.typing.ArrayLike
+    perturbed: jax.Array
+    params: PyTree
+    base: optax.OptState
+    finite: jax.typing.ArrayLike
+
+
+class DecoupledState(NamedTuple):
+    """State of `decoupled_wsam`.
+
+    Attributes:
+      step: the number of updates made, which schedules of rho and the learning rate read.
+      base: the base optimizer's state.
+    """
+
+    step: jax.typing.ArrayLike
+    base: optax.OptState
+
+
+class RememberState(NamedTuple):
+    """State of `remember`.
+
+    Attributes:
+      direction: the moving average of the gradients that passed, a tree like the parameters.
+    """
+
+    direction: PyTree
