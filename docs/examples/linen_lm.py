@@ -1,13 +1,8 @@
 """A transformer language model in Flax Linen, with FSDP: scanned layers, bfloat16, eight devices.
 
-On a CPU eight virtual devices stand in for real ones, by the flag below, which must be set before
-JAX is imported. Nothing in the step is about devices: eps is sharded as the parameters are.
-python docs/examples/linen_lm.py
+The step says nothing of devices. On a CPU eight virtual ones stand in for real ones:
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python docs/examples/linen_lm.py
 """
-
-import os
-
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import jax
 import jax.numpy as jnp
@@ -18,55 +13,50 @@ from jax.sharding import PartitionSpec as P
 
 import asam_jax
 
-SYMBOLS, LENGTH, WIDTH, LAYERS, STEPS = 16, 8, 32, 2, 40
+SYMBOLS, LENGTH, WIDTH, LAYERS, STEPS, LOW = 16, 8, 32, 2, 25, jnp.bfloat16
 
 
 class Block(nn.Module):
-    """Attention and a two-layer network; (carry, nothing) as nn.scan wants."""
+    """Attention and a two-layer network; computes in bfloat16, with parameters in float32."""
 
     @nn.compact
     def __call__(self, x, mask):
-        """(batch, position, width) -> the same."""
-        dtype = jnp.bfloat16  # of the computation; the parameters stay in float32
-        h = nn.MultiHeadDotProductAttention(4, dtype=dtype)(nn.LayerNorm(dtype=dtype)(x), mask=mask)
-        x = x + h
-        h = nn.Dense(4 * WIDTH, dtype=dtype)(nn.LayerNorm(dtype=dtype)(x))
-        return x + nn.Dense(WIDTH, dtype=dtype)(nn.gelu(h)), None
+        """(batch, position, width) -> the same, and None, as nn.scan wants."""
+        attention = nn.MultiHeadDotProductAttention(4, dtype=LOW)
+        x = x + attention(nn.LayerNorm(dtype=LOW)(x), mask=mask)
+        hidden = nn.gelu(nn.Dense(4 * WIDTH, dtype=LOW)(nn.LayerNorm(dtype=LOW)(x)))
+        return x + nn.Dense(WIDTH, dtype=LOW)(hidden), None
 
 
 class LM(nn.Module):
-    """Next-symbol logits."""
+    """(batch, position) -> (batch, position, symbol), logits of the next symbol in float32."""
 
     @nn.compact
-    def __call__(self, tokens):
-        """(batch, position) -> (batch, position, symbol), in float32."""
+    def __call__(self, tokens):  # noqa: D102
         x = nn.Embed(SYMBOLS, WIDTH)(tokens) + nn.Embed(LENGTH, WIDTH)(jnp.arange(tokens.shape[1]))
         stack = dict(variable_axes={"params": 0}, split_rngs={"params": True}, length=LAYERS)
-        blocks = nn.scan(nn.remat(Block), in_axes=nn.broadcast, **stack)(name="blocks")
-        x, _ = blocks(x.astype(jnp.bfloat16), nn.make_causal_mask(tokens))
+        blocks = nn.scan(Block, in_axes=nn.broadcast, **stack)(name="blocks")
+        x, _ = blocks(x.astype(LOW), nn.make_causal_mask(tokens))
         return nn.Dense(SYMBOLS)(nn.LayerNorm()(x.astype(jnp.float32)))
-
-
-model = LM()
-mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-
-
-def cut(leaf):
-    """Along the last axis that the devices divide; leaves that have none stay whole."""
-    axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
-    return NamedSharding(mesh, P(*[None] * axes[-1], "data") if axes else P())
 
 
 def loss_fn(params, tokens):
     """Cross-entropy of the next symbol."""
-    logits = model.apply({"params": params}, tokens[:, :-1])
+    logits = LM().apply({"params": params}, tokens[:, :-1])
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
 
-# The layers are stacked along the first axis of each leaf below "blocks".
-stacked = asam_jax.elementwise(layer_axes=lambda path, leaf: (0,) if "blocks" in str(path) else ())
-rate = optax.warmup_cosine_decay_schedule(0.0, 3e-2, STEPS // 10, STEPS)
-tx = asam_jax.asam(optax.adamw(rate, weight_decay=1e-2), rho=0.2, operator=stacked)
+# The leaves below "blocks" hold all layers, along the first axis.
+operator = asam_jax.elementwise(layer_axes=lambda path, leaf: (0,) if "blocks" in str(path) else ())
+rate = optax.warmup_cosine_decay_schedule(0.0, 2e-2, STEPS // 10, STEPS)
+tx = asam_jax.asam(optax.adamw(rate, weight_decay=1e-2), rho=0.2, operator=operator)
+mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def cut(leaf):
+    """Along the last axis that the devices divide; a leaf that has none stays whole."""
+    axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
+    return NamedSharding(mesh, P(*[None] * axes[-1], "data") if axes else P())
 
 
 @jax.jit
@@ -78,12 +68,13 @@ def step(params, state, tokens):
 
 
 if __name__ == "__main__":
-    start = jax.random.randint(jax.random.key(1), (STEPS, 32, 1), 0, SYMBOLS)
-    data = (start + jnp.arange(LENGTH) * (1 + start % 3)) % SYMBOLS  # counting in steps of 1 to 3
-    params = model.init(jax.random.key(0), data[0, :, :-1])["params"]
+    first = jax.random.randint(jax.random.key(1), (STEPS, 32, 1), 0, SYMBOLS)
+    data = (first + jnp.arange(LENGTH) * (1 + first % 3)) % SYMBOLS  # counts in steps of 1 to 3
+    data = jax.device_put(data, NamedSharding(mesh, P(None, "data")))
+    params = LM().init(jax.random.key(0), data[0, :, :-1])["params"]
     params = jax.device_put(params, jax.tree.map(cut, params))
     state, losses = tx.init(params), []
     for tokens in data:
-        params, state, loss = step(params, state, jax.device_put(tokens, cut(tokens.T)))
+        params, state, loss = step(params, state, tokens)
         losses.append(float(loss))
     print(f"{mesh.size} devices, loss {losses[0]:.3f} -> {losses[-1]:.3f}")

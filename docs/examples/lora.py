@@ -14,9 +14,7 @@ RANK = 4
 keys = jax.random.split(jax.random.key(0), 6)
 x = jax.random.normal(keys[0], (256, 16))
 # Stands for a pretrained network.
-pretrained = [
-    jax.random.normal(key, (16, 16)) / 4 for key in keys[1:3]
-]
+pretrained = [jax.random.normal(key, (16, 16)) / 4 for key in keys[1:3]]
 shift = jax.random.normal(keys[3], (16, RANK)) @ jax.random.normal(keys[4], (RANK, 16)) / 4
 
 
@@ -41,9 +39,10 @@ tx = asam_jax.asam(optax.adamw(1e-2), rho=0.1, operator=operator)
 @jax.jit
 def step(adapters, state, x, target):
     """One step; no gradient of the pretrained weights is taken."""
-    grad_fn = lambda adapters: jax.grad(loss_fn)(adapters, x, target)
     loss, grads = jax.value_and_grad(loss_fn)(adapters, x, target)
-    updates, state = tx.update(grads, state, adapters, grad_fn=grad_fn)
+    updates, state = tx.update(
+        grads, state, adapters, grad_fn=lambda adapters: jax.grad(loss_fn)(adapters, x, target)
+    )
     return optax.apply_updates(adapters, updates), state, loss
 
 
