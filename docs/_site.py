@@ -122,7 +122,7 @@ def on_page_markdown(markdown, page, **_):
     for number in range(0, len(parts), 2):
         text = LINK.sub(link, PICTURE.sub(picture, parts[number]))
         text = DISPLAY.sub(lambda m: f"<div>{_mathml(m[1].strip(), 'block')}</div>", text)
-        parts[number] = INLINE.sub(lambda m: _mathml(m[1], "inline"), text)
+        parts[number] = INLINE.sub(lambda m: f"<span>{_mathml(m[1], 'inline')}</span>", text)
     return "".join(parts).replace("REPOSITORY", repository())
 
 

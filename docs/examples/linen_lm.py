@@ -1,6 +1,6 @@
 """A transformer language model in Flax Linen, with FSDP: scanned layers, bfloat16, eight devices.
 
-The step says nothing of devices. On a CPU eight virtual ones stand in for real ones:
+The step says nothing of devices; the operator is told which leaves hold stacked layers. On a CPU:
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python docs/examples/linen_lm.py
 """
 
@@ -46,7 +46,6 @@ def loss_fn(params, tokens):
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 
 
-# The leaves below "blocks" hold all layers, along the first axis.
 operator = asam_jax.elementwise(layer_axes=lambda path, leaf: (0,) if "blocks" in str(path) else ())
 rate = optax.warmup_cosine_decay_schedule(0.0, 2e-2, STEPS // 10, STEPS)
 tx = asam_jax.asam(optax.adamw(rate, weight_decay=1e-2), rho=0.2, operator=operator)
