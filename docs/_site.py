@@ -30,6 +30,7 @@ SOURCES = {page: source for source, page in PAGES.items()}
 CODE = re.compile(r"(^```.*?^```|``.*?``|`[^`\n]*`)", flags=re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r'<img src="([^"]+)"(?: width="(\d+)")?\s+alt="([^"]+)">')
 LINK = re.compile(r"\]\((?!https?:|#|data:)([^)\s#]+)")
+BADGE = re.compile(r"\[!\[([^]]+)\]\(https?:[^)]+\)\]\(")  # a picture on another host
 DISPLAY = re.compile(r"^\$\$(.+?)\$\$$", flags=re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<![\\$\w])\$([^$\n]+)\$(?![$\w])")
 ANGLE = re.compile(r"(`[^`]*`)|<(?=\w)")
@@ -70,7 +71,7 @@ def _notebook(path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
     """A notebook with its outputs as Markdown, and its pictures by name."""
     text, pictures = [], {}
     for cell in json.loads(path.read_text())["cells"]:
-        source = "".join(cell["source"])
+        source = BADGE.sub(r"[\1](", "".join(cell["source"]))
         text.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for output in cell.get("outputs", ()):
             if output["output_type"] == "stream":
