@@ -168,9 +168,7 @@ def sharpness_aware(
                 grads = _collectives.mean(grads, [axis for axis in axes if axis not in shared])
                 result, descent_state = descent.perturbed(grads, own, state.descent, sharded)
                 result = _tree.where(trained, result, new)
-                descent_state = _tree.if_finite(
-                    descent_state, state.descent, (grads, own), sharded
-                )
+                descent_state = _tree.if_finite(descent_state, state.descent, (grads, own), sharded)
             return result, next_state._replace(ascent=ascent_state, descent=descent_state)
 
         def unperturbed() -> tuple[PyTree, SharpnessAwareState]:
