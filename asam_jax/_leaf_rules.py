@@ -32,16 +32,16 @@ def _names(path: KeyPath) -> list[str]:
 
 
 def not_bias(path: KeyPath, leaf: Any) -> bool:
-    """Whether a leaf is scaled under the rule of the paper's authors: all but biases.
+    """Whether a leaf is no bias, and so scaled under the rule of the paper's authors.
 
-    The authors' code scales the tensors whose name holds "weight", BatchNorm's scale among them,
-    and leaves T = 1 for biases. Here a leaf is a bias if
+    Their code scales the tensors whose name holds "weight", BatchNorm's scale among them, and
+    leaves T = 1 for biases. Here a leaf is a bias if
 
     - its innermost name contains the word `bias`, or is `beta`, `offset` or `shift`;
     - its innermost name is `b`, `b` with up to three letters or digits (`b1`, `bq`), or begins
       with `b_`, and it has at most one axis longer than 1;
-    - it has an index and no name (lists, tuples, Keras' variables), and at most one axis longer
-      than 1.
+    - it has an index and no name (lists, tuples, Keras' variables), and no axis but the last is
+      longer than 1.
 
     A rule of your own, `(path, leaf) -> bool`, serves other names.
 
@@ -56,13 +56,10 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
     >>> params = {"conv": {"kernel": 1.0, "bias": 1.0}, "norm": {"scale": 1.0, "bias": 1.0}}
     >>> jax.tree_util.tree_map_with_path(asam_jax.not_bias, params)
     {'conv': {'bias': False, 'kernel': True}, 'norm': {'bias': False, 'scale': True}}
-
-    References:
-      Kwon et al., ASAM, 2021, the published implementation.
     """
-    vector = sum(size > 1 for size in np.shape(leaf)) <= 1
     if path and str(_keys(path)[-1]).isdigit():
-        return not vector
+        return any(size > 1 for size in np.shape(leaf)[:-1])
+    vector = sum(size > 1 for size in np.shape(leaf)) <= 1
     own = "".join(_names(path)[-1:]).lower()
     if "bias" in own or own in ("beta", "offset", "shift"):
         return False
@@ -70,23 +67,13 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
 
 
 def all_leaves(path: KeyPath, leaf: Any) -> bool:
-    """Whether a leaf is scaled under Equation 5 to the letter: always.
+    """True for every leaf: Equation 5 of Kwon et al. (2021) to the letter.
 
     The authors advise rho = 2.0 with this rule, where 0.5 serves with `not_bias`.
-
-    Args:
-      path: the leaf's key path; not looked at.
-      leaf: the parameter; not looked at.
-
-    Returns:
-      True.
 
     >>> import asam_jax
     >>> asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves)({"bias": -2.0})
     {'bias': Array(2., dtype=float32)}
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 5.
     """
     del path, leaf
     return True
@@ -107,13 +94,11 @@ def _kernel_names(path: KeyPath, leaf: Any) -> tuple[str, str] | None:
 def flax_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     """Axes of one filter in the layout (*spatial, in, out) of Flax and Haiku.
 
-    A filter is everything that makes one output channel of a convolution: all axes but the last
-    of its kernel. A leaf of four axes or more is such a kernel, unless a word of its innermost
-    name begins with `bias`, `scale`, `emb` or `pos`. Of three axes, only one whose own name or
-    module's contains `conv` is. In the `w` of Haiku's transposed convolutions
-    (`conv2_d_transpose`) the outputs are last but one.
-
-    For other layouts give `filterwise` a rule of your own, which can leave the rest to this one.
+    A filter is all that makes one output channel of a convolution: all axes but the last of its
+    kernel. A leaf of four axes or more is such a kernel, unless a word of its innermost name begins
+    with `bias`, `scale`, `emb` or `pos`; of three axes, only if its own name or its module's
+    contains `conv`. In the `w` of Haiku's transposed convolutions (`conv2_d_transpose`) the outputs
+    are last but one. For other layouts give `filterwise` a rule of your own.
 
     Args:
       path: the leaf's key path, as `jax.tree_util.tree_map_with_path` hands it out.
@@ -128,9 +113,6 @@ def flax_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     >>> params = {"conv": {"kernel": jnp.ones((5, 16, 32))}, "dense": {"kernel": jnp.ones((2, 2))}}
     >>> jax.tree_util.tree_map_with_path(asam_jax.flax_filter_axes, params)
     {'conv': {'kernel': (0, 1)}, 'dense': {'kernel': None}}
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 5.
     """
     found = _kernel_names(path, leaf)
     if found is None:
@@ -149,8 +131,8 @@ def torch_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     rule of your own.
 
     Args:
-      path: the leaf's key path, as `jax.tree_util.tree_map_with_path` hands it out.
-      leaf: the parameter, or anything with its shape.
+      path: see `flax_filter_axes`.
+      leaf: see `flax_filter_axes`.
 
     Returns:
       The axes to reduce, or None for an element-wise scale.
@@ -158,8 +140,5 @@ def torch_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.torch_filter_axes((), jnp.ones((32, 16, 3, 3)))
     (1, 2, 3)
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 5.
     """
     return None if _kernel_names(path, leaf) is None else tuple(range(1, len(np.shape(leaf))))

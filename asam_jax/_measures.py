@@ -1,5 +1,6 @@
 """Adaptive sharpness of a loss: the largest increase near w, Equation 4, and the average one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,18 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks
+from asam_jax import _checks, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._radius import Loss, LossFn, groups_of, increase, mean, zeros
-from asam_jax._tree import inverse, wide
+from asam_jax._tree import inverse, widened
 from asam_jax.typing import Operator, PyTree, Scalar
 
-# Steps without a new best loss after which the ascent goes back to the best point.
-_PATIENCE = 4
-
-# What a fall of the loss leaves of the stride. Halving it freezes some ascents too early.
-_SHRINK = 0.7
+# The ascent goes back to the best point after so many steps without a new one; a fall of the loss
+# leaves so much of its stride. Halving it freezes some ascents too early.
+_PATIENCE, _SHRINK = 4, 0.7
 
 # L(w) is measured once for so many pairs of draws, and how far from w, in units of a draw: far
 # enough to be rounded anew, and near enough to increase by a millionth of what a draw does.
@@ -27,32 +26,48 @@ _PAIRS_TO_ONE, _HAIR = 16, 2.0**-10
 
 def _normal(params: PyTree, key: jax.Array) -> PyTree:
     """Standard normal noise, in the dtypes to compute in."""
-    return optax.tree.random_like(
-        key, jax.tree.map(lambda w: jnp.asarray(w).astype(wide(w)), params)
-    )
+    return optax.tree.random_like(key, widened(params))
+
+
+def _select(first: jax.Array, a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: jax.lax.select_n(first, y, x), a, b)
 
 
 @jax.jit
 def _better(new: tuple, best: tuple) -> tuple:
     """Of two tuples that begin with an increase of the loss that of the larger; a NaN stays."""
-    is_new = (new[0] > best[0]) | jnp.isnan(new[0])
-    return jax.tree.map(lambda a, b: jax.lax.select_n(is_new, b, a), new, best)
+    return _select((new[0] > best[0]) | jnp.isnan(new[0]), new, best)
+
+
+def _next(here: tuple, state: tuple) -> tuple[tuple, jax.Array, tuple]:
+    """From where the ascent goes on, here or the best point, how far, and what it remembers."""
+    best, previous, stride, idle = state
+    stride = jnp.where(here[0] < previous, _SHRINK * stride, stride)
+    idle = jnp.where(here[0] > best[0], 0, idle + 1)
+    best = _better(here, best)
+    back = idle >= _PATIENCE
+    here = _select(back, best, here)
+    return here, stride, (best, here[0], stride, jnp.where(back, 0, idle))
 
 
 def _ascent(
-    loss_fn: LossFn, rho: Scalar, operator: Operator, p: float, steps: Any, restarts: Any, key: Any
+    loss_fn: LossFn,
+    rho: Scalar,
+    operator: Operator,
+    p: float,
+    steps: Any,
+    restarts: Any,
+    key: Any,
+    batch_size: Any,
 ) -> Callable[[PyTree, list[PyTree], int], tuple[jax.Array, PyTree]]:
     """Returns (params, group, its number) -> L(w + eps) - L(w) and eps, for the best eps found."""
-    _checks.function("operator", operator)
+    _operators.check(operator)
     _checks.radius(rho)
     _checks.norm_order(p)
     steps = _checks.count("steps", steps, 1)
     restarts = _checks.count("restarts", restarts, 0)
     loss = Loss(loss_fn)
-
-    @jax.jit
-    def corner(params: PyTree, grads: PyTree) -> PyTree:
-        return perturbation(params, grads, rho=rho, operator=operator, p=p)
+    corner = jax.jit(functools.partial(perturbation, rho=rho, operator=operator, p=p))
 
     @jax.jit
     def random_corner(params: PyTree, number: int, restart: int) -> PyTree:
@@ -71,15 +86,9 @@ def _ascent(
         nothing has to be projected. The stride, at first the whole way, shrinks after each fall of
         the loss; the ascent goes on from the lower point, since it may lead out of a local maximum.
         """
-        best, previous, stride, idle = state
-        stride = jnp.where(here[0] < previous, _SHRINK * stride, stride)
-        idle = jnp.where(here[0] > best[0], 0, idle + 1)
-        best = _better(here, best)
-        back = idle >= _PATIENCE
-        rise, eps, grads = jax.tree.map(lambda a, b: jax.lax.select_n(back, a, b), here, best)
+        (_, eps, grads), stride, state = _next(here, state)
         to = corner(params, grads)
-        eps = jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, to)
-        return eps, (best, rise, stride, jnp.where(back, 0, idle))
+        return jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, to), state
 
     def look(params: PyTree, eps: PyTree, group: list, at_w: list) -> tuple:
         losses, grads = loss.with_grad(params, eps, group)
@@ -102,10 +111,8 @@ def _ascent(
             best = _better(ascend(params, here, group, at_w), best)
         return best
 
-    one_step = jax.jit(maximize)  # a gradient and a loss: one program
-    return lambda params, group, number: (one_step if steps == len(group) == 1 else maximize)(
-        params, group, number
-    )
+    # Of one step, a gradient and a loss, one program.
+    return jax.jit(maximize) if steps == 1 and batch_size is None else maximize
 
 
 def sharpness(
@@ -127,39 +134,36 @@ def sharpness(
     With one step eps is `perturbation`, as in training: the maximizer of the loss's linearisation.
     The value can be negative where L is not convex.
 
-    With more, an ascent follows in the coordinates T_w^-1 eps, where the region is a plain p-ball:
-    each step moves towards the maximizer of the linearisation at the current point, all the way at
-    first and 0.7 times as far after each fall of the loss. It never leaves the region and is as
-    invariant to rescaling as the region is. `restarts` further ascents start at random corners. The
-    best loss counts: more steps or restarts never find less, up to rounding, and never less than 0.
+    With more, an ascent in the coordinates T_w^-1 eps: each step moves towards the maximizer of the
+    linearisation at the current point, all the way at first and 0.7 times as far after each fall of
+    the loss, which never leaves the region. `restarts` further ascents start at random corners. The
+    best loss counts: more steps or restarts never find less, nor less than 0, up to rounding.
 
     Keep the function: `measure = sharpness(loss, rho=0.5)` once, `measure(params, batch)` in each
-    epoch. It compiles in the first call and has the semantics of `jax.jit` for what loss_fn closes
+    epoch. It compiles in the first call, with the semantics of `jax.jit` for what loss_fn closes
     over: later changes of a global or an attribute are not seen. The batch may be a whole data set
-    as NumPy arrays, of which one group at a time goes to the device. Under jit the groups are
-    unrolled, so measure many groups outside. Inside shard_map the value is each device's own: that
-    of its part of the batch, or, where the loss is averaged over devices itself, of the whole.
+    of NumPy arrays: one group at a time goes to the device. Under jit the groups are unrolled, so
+    measure many of them outside. Inside shard_map each device measures its part of the batch, or,
+    where loss_fn itself averages over devices, the whole.
 
-    The value is a difference of losses and cannot be finer than their rounding: of a loss of 1e8 in
-    float32 nothing below 8. There measure in float64 (`jax.enable_x64`).
+    A difference of losses cannot be finer than their rounding: of a loss of 1e8 in float32 nothing
+    below 8. There measure in float64 (`jax.enable_x64`).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar. For BatchNorm
-        with its running statistics evaluate the model in evaluation mode.
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar; of models with
+        BatchNorm in evaluation mode.
       rho: the radius of the region, a scalar of at least 0. See `perturbation`.
       operator: T_w, taken at w. What `masked` freezes is ignored.
       p: the order of the region's norm, from 1 to infinity.
-      m: examples in a group; must divide the batch. None for the whole batch as one group: any
-        tree, a graph, say.
+      m: examples in a group; must divide the batch. None for the whole batch, then any tree.
       steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
-      restarts: ascents from random corners after the one from w, where there are more steps.
+      restarts: ascents from random corners after the one from w, where steps > 1.
       key: a key of jax.random for the corners; None for jax.random.key(0).
       batch_size: examples that loss_fn sees at once, where a group is too large for the memory;
         must divide the group. Losses and gradients are averaged. None for a whole group.
 
     Returns:
-      A function of (params, batch) that returns a scalar in the loss's units; float32, or the
-      loss's dtype where that is wider.
+      A function of (params, batch) that returns a scalar; float32, or the loss's dtype if wider.
 
     Raises:
       ValueError: if rho < 0, p < 1, steps < 1 or restarts < 0; when called, if m does not divide
@@ -179,7 +183,7 @@ def sharpness(
       Kwon et al., ASAM, 2021, Equation 4 and Appendix B; Foret et al., SAM, 2020 (m-sharpness);
       Croce and Hein, 2020 (APGD, whose maxima the ascent is tested against).
     """
-    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
+    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key, batch_size)
 
     def measure(params: PyTree, batch: PyTree) -> jax.Array:
         _checks.real_floating("params", params)
@@ -219,11 +223,11 @@ def maximizer(
     References:
       Kwon et al., ASAM, 2021, Figure 1.
     """
-    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
+    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key, None)
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
         _checks.real_floating("params", params)
-        rise, eps = maximize(params, [batch], 0)
+        rise, eps = maximize(params, *groups_of(batch, None, None), 0)
         return eps, rise
 
     return measure
@@ -241,26 +245,21 @@ def average_sharpness(
 
         mean over eps ~ N(0, sigma^2 T_w^2) of L(w + eps)  -  L(w),  by `samples` draws
 
-    With eta = 0 it is as invariant to rescaling as `sharpness`, draw by draw. The draws come in
-    pairs eps, -eps, in which the loss's slope at w cancels; they depend on the key alone. For small
-    sigma the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian. It is an estimate:
-    its error falls with the square root of `samples`, and so does the part of it that is rounding.
-
-    See `sharpness` for what is compiled and when. Under jit the draws are unrolled.
+    The draws come in pairs eps, -eps, in which the loss's slope at w cancels; they depend on the
+    key alone. For small sigma the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian.
+    The error falls with the square root of `samples`, and so does the part of it that is rounding.
+    See `sharpness` for what is compiled and when; under jit the draws are unrolled.
 
     Args:
       loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
-      sigma: standard deviation of T_w^-1 eps, a scalar of at least 0: for `elementwise` a relative
-        change of the weights. ||T_w^-1 eps||_2, to compare with a radius rho, is about
-        sigma sqrt(k) for k parameters.
+      sigma: standard deviation of T_w^-1 eps, a scalar of at least 0. ||T_w^-1 eps||_2, to compare
+        with a radius, is about sigma sqrt(k) for k parameters.
       operator: T_w, taken at w. What `masked` freezes is not perturbed.
-      samples: draws of eps, at least 1; an odd one out has no partner. Each costs a loss; L(w)
-        one more.
+      samples: draws of eps, at least 1; an odd one out has no partner. Each costs a loss.
       batch_size: examples that loss_fn sees at once; must divide the batch. None for all.
 
     Returns:
-      A function of (params, batch, key), key one of jax.random, that returns a scalar in the
-      loss's units; float32, or the loss's dtype where that is wider.
+      A function of (params, batch, key) that returns a scalar, as `sharpness` does.
 
     Raises:
       ValueError: if sigma < 0 or samples < 1; when called, if batch_size does not divide the batch.
@@ -279,8 +278,8 @@ def average_sharpness(
       sharpness and generalization, 2023.
     """
     loss = Loss(loss_fn)
-    _checks.function("operator", operator)
-    _checks.at_least("sigma", sigma, 0.0)
+    _operators.check(operator)
+    _checks.number("sigma", sigma, 0.0)
     samples = _checks.count("samples", samples, 1)
 
     @jax.jit

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _tree
+from asam_jax import _checks, _collectives, _tree
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax.typing import AxisName, Operator, PyTree, RememberState, Scalar
 
 
 def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientTransformation:
-    """Friendly SAM: eps is made from the mini-batch's own part of the gradient.
+    """Friendly SAM (Li et al. 2024): eps is made from the mini-batch's own part of the gradient.
 
         m = decay * m + (1 - decay) * g
         direction = g - sigma * m
@@ -25,14 +25,13 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
 
     Args:
       sigma: how much of m is subtracted, at least 0; may be traced. 0 is ASAM.
-      decay: of the moving average, from 0 to 1; may be traced.
+      decay: of the moving average, at least 0 and less than 1; may be traced.
 
     Returns:
-      A transformation of gradients into directions, whose state is an `optax.EmaState`: m, one
-      array of the parameters' size.
+      A transformation of gradients into directions. Its state is an `optax.EmaState`, m.
 
     Raises:
-      ValueError: if sigma < 0 or decay is not in [0, 1] (where concrete).
+      ValueError: if sigma < 0 or decay is not in [0, 1).
 
     >>> import asam_jax, jax.numpy as jnp
     >>> ascent = asam_jax.friendly_ascent(sigma=1.0, decay=0.5)
@@ -40,12 +39,9 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
     >>> direction, state = ascent.update(jnp.array([1.0, 3.0]), state)
     >>> direction
     Array([0.25, 1.25], dtype=float32)
-
-    References:
-      Li et al., Friendly Sharpness-Aware Minimization, 2024.
     """
-    _checks.at_least("sigma", sigma, 0.0)
-    _checks.fraction("decay", decay)
+    _checks.number("sigma", sigma, 0.0)
+    _checks.number("decay", decay, 0.0, 1.0)
     ema = optax.ema(decay, debias=False)  # pyright: ignore[reportArgumentType]
 
     def update_fn(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
@@ -65,13 +61,13 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
     A gradient that is not finite leaves the state as it was.
 
     Args:
-      decay: from 0, which keeps the last gradient, to 1; may be traced.
+      decay: of the moving average, less than 1; 0 keeps the last gradient. May be traced.
 
     Returns:
       A transformation that returns the updates unchanged. Its state is a `typing.RememberState`.
 
     Raises:
-      ValueError: if decay is not in [0, 1] (where concrete).
+      ValueError: if decay is not in [0, 1).
 
     >>> import asam_jax, jax.numpy as jnp, optax
     >>> tx = optax.chain(asam_jax.remember(), optax.sgd(0.1))
@@ -80,7 +76,7 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
     >>> asam_jax.momentum_ascent(w, state, rho=0.5, operator=asam_jax.identity())
     Array([3.5, 4. ], dtype=float32)
     """
-    _checks.fraction("decay", decay)
+    _checks.number("decay", decay, 0.0, 1.0)
 
     def init_fn(params: PyTree) -> RememberState:
         return RememberState(direction=optax.tree.zeros_like(params))
@@ -92,7 +88,9 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
         weight = jnp.asarray(decay)
         shrunk = jax.tree.map(lambda m: m * weight.astype(m.dtype), state.direction)
         new = _tree.plus(shrunk, 1 - weight, updates)
-        return updates, RememberState(_tree.if_finite(new, state.direction, updates))
+        over = frozenset().union(*map(_collectives.varying_axes, jax.tree.leaves(updates)))
+        kept = _tree.if_finite(new, state.direction, updates, tuple(sorted(over)))
+        return updates, RememberState(kept)
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -108,7 +106,7 @@ def momentum_ascent(
     contrast: Scalar = 0.0,
     sharded_axis_name: AxisName = None,
 ) -> PyTree:
-    """Returns w + eps, eps along what the optimizer remembers: a step costs one gradient.
+    """Returns w + eps, eps along what the optimizer keeps: a step costs one gradient.
 
         direction = sign * remembered - contrast * momentum
         eps = perturbation(w, direction, rho=rho, operator=operator, p=p)
@@ -119,7 +117,8 @@ def momentum_ascent(
         updates, opt_state = tx.update(grads, opt_state, params)
 
     Loss, auxiliary output and BatchNorm statistics are then those at w + eps. On several devices
-    average the gradient before update, as for SGD. Before the first update eps is zero.
+    average the gradient before update, as for SGD. Before the first update eps is zero. (Becker et
+    al., Momentum-SAM, 2024, with sign=-1; with contrast, Friendly SAM.)
 
     Args:
       params: w, the parameters that update changes.
@@ -127,24 +126,21 @@ def momentum_ascent(
         its opt_state and nnx.state(model, nnx.Param), both by nnx.pure. The direction is that of
         `remember` if the chain has it, else the trace of `optax.trace` (`optax.sgd`), else the
         first moment `mu` of `optax.adam` and others; 0 for a parameter of which nothing is kept.
-      rho: the radius, a scalar of at least 0; may be traced.
-      operator: T_w. See `perturbation`.
-      p: the order of the region's norm, a Python number from 1 to infinity.
-      sign: 1 perturbs along the averaged gradients; -1 along the step to come, as momentum-SAM
-        does.
-      contrast: how much of the momentum is subtracted from what `remember` keeps, which leaves the
-        mini-batch's own part as in Friendly SAM; may be traced. 1 - m is its sigma = 1 for
-        `optax.sgd(lr, momentum=m)`, whose momentum is a sum, and 1 for Adam's mean.
-      sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
+      rho: see `perturbation`.
+      operator: see `perturbation`.
+      p: see `perturbation`.
+      sign: 1 perturbs along the averaged gradients, -1 along the step to come.
+      contrast: how much of the momentum is subtracted from what `remember` keeps; may be traced.
+        Friendly SAM's sigma = 1 is 1 - m for `optax.sgd(lr, momentum=m)`, and 1 for Adam's mean.
+      sharded_axis_name: see `perturbation`.
 
     Returns:
       w + eps, a tree like params.
 
     Raises:
       ValueError: if opt_state holds no momentum (with contrast: not both), several of a
-        parameter, or one that is a step already scaled by the learning rate (`optax.rmsprop` and
-        `optax.lars` keep such); if sign is not 1 or -1 or contrast < 0 (where concrete); as
-        `perturbation`.
+        parameter, or one that is already scaled by the learning rate (`optax.rmsprop`,
+        `optax.lars`); if sign is not 1 or -1 or contrast < 0; as `perturbation`.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -156,14 +152,10 @@ def momentum_ascent(
     ...     w = optax.apply_updates(w, updates)
     >>> print(np.asarray(w).round(2))
     [1.32 1.76]
-
-    References:
-      Becker et al., Momentum-SAM: Sharpness Aware Minimization without Computational Overhead,
-      2024; Li et al., Friendly Sharpness-Aware Minimization, 2024.
     """
     if sign not in (1, -1):
         raise ValueError(f"sign must be 1 or -1, got {sign!r}.")
-    _checks.at_least("contrast", contrast, 0.0)
+    _checks.number("contrast", contrast, 0.0)
     contrasted = not (isinstance(contrast, (int, float)) and contrast == 0)
     kinds = ("direction",) if contrasted else ("direction", "trace", "mu")
     direction = _remembered(params, opt_state, kinds)

@@ -28,7 +28,7 @@ class _Normalization:
     layer_axes: LayerAxes
 
     def __post_init__(self) -> None:
-        _checks.at_least("eta", self.eta, 0.0)
+        _checks.number("eta", self.eta, 0.0)
         _checks.function("adapt", self.adapt)
         _checks.function("filter_axes", self.filter_axes)
         if not isinstance(self.layer_axes, tuple):
@@ -44,7 +44,7 @@ class _Normalization:
         dtype = _tree.wide(leaf)
         weights = jnp.asarray(leaf).astype(dtype)
         stacked = self.layer_axes(path, leaf) if callable(self.layer_axes) else self.layer_axes
-        stacked = _checks.axes_of("layer_axes", path, leaf, stacked or ())
+        stacked = _axes_of("layer_axes", path, leaf, stacked or ())
         own = [axis for axis in range(weights.ndim) if axis not in stacked]
         shape = tuple(weights.shape[axis] for axis in own)
         layer = jax.ShapeDtypeStruct(shape, jnp.result_type(leaf)) if stacked else leaf
@@ -54,9 +54,22 @@ class _Normalization:
         if axes is None:
             scale = jnp.abs(weights)
         else:
-            axes = _checks.axes_of("filter_axes", path, layer, axes)
+            axes = _axes_of("filter_axes", path, layer, axes)
             scale = _filter_norm(weights, tuple(own[axis] for axis in axes))
         return scale + jnp.asarray(self.eta).astype(dtype)
+
+
+def _axes_of(rule: str, path: KeyPath, leaf: Any, axes: Any) -> tuple[int, ...]:
+    """The axes that a rule gave for a leaf, counted from the front; refuses those it has not."""
+    ndim = len(np.shape(leaf))
+    given = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
+    if any(not isinstance(a, (int, np.integer)) or not -ndim <= a < ndim for a in given):
+        raise ValueError(
+            f"{rule} gives {axes!r} at params{jax.tree_util.keystr(path)} of shape "
+            f"{np.shape(leaf)}, and there are no such axes; a rule {rule}(path, leaf) -> axes can "
+            "tell one leaf from another."
+        )
+    return tuple(sorted({int(a) % ndim for a in given}))
 
 
 def _filter_norm(weights: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -69,7 +82,7 @@ def _filter_norm(weights: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def identity() -> Operator:
-    """The operator of SAM: T_w = I.
+    """The operator of SAM (Foret et al. 2020): T_w = I.
 
     Returns:
       An operator. Each scale has its parameter's rank and size one along every axis; its dtype is
@@ -78,9 +91,6 @@ def identity() -> Operator:
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.identity()({"kernel": jnp.array([[3.0, -4.0]])})
     {'kernel': Array([[1.]], dtype=float32)}
-
-    References:
-      Foret et al., Sharpness-Aware Minimization, 2020.
     """
     return _Normalization(0.0, _none, _none, ())
 
@@ -88,7 +98,7 @@ def identity() -> Operator:
 def elementwise(
     eta: Scalar = 0.01, *, adapt: LeafPredicate = not_bias, layer_axes: LayerAxes = ()
 ) -> Operator:
-    """The element-wise operator T_w = diag(|w_1|, ..., |w_k|) + eta I.
+    """The element-wise operator T_w = diag(|w_1|, ..., |w_k|) + eta I (Kwon et al. 2021).
 
     Only `elementwise(0.0, adapt=all_leaves)` is exactly invariant to how layers are scaled; with
     eta or with unscaled biases, eps is so only roughly.
@@ -98,8 +108,7 @@ def elementwise(
         With eta = 0 a weight of exactly zero is not perturbed.
       adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly (no eta). `not_bias` is the
         authors' rule, `all_leaves` Equation 5 to the letter.
-      layer_axes: the axes along which layers are stacked; `adapt` is given one layer. See
-        `filterwise`.
+      layer_axes: see `filterwise`.
 
     Returns:
       An operator. Each scale has its parameter's shape, or size one along every axis where `adapt`
@@ -112,9 +121,6 @@ def elementwise(
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.elementwise(eta=0.5)({"w": jnp.array([3.0, -4.0]), "b": jnp.array([7.0])})
     {'b': Array([1.], dtype=float32), 'w': Array([3.5, 4.5], dtype=float32)}
-
-    References:
-      Kwon et al., ASAM, 2021, Section 4.
     """
     return _Normalization(eta, adapt, _none, layer_axes)
 
@@ -126,14 +132,14 @@ def filterwise(
     filter_axes: FilterAxes = flax_filter_axes,
     layer_axes: LayerAxes = (),
 ) -> Operator:
-    """The filter-wise operator: the 2-norm of its filter for each weight of a convolution.
+    """The filter-wise operator (Kwon et al. 2021, Equation 5).
 
-    T_w = diag(||f_1||_2 1, ..., ||f_m||_2 1, |w_1|, ..., |w_q|) + eta I, where f_i is everything
-    that makes one output channel and w_j belongs to no filter.
+    T_w = diag(||f_1||_2 1, ..., ||f_m||_2 1, |w_1|, ..., |w_q|) + eta I, where f_i is all that
+    makes one output channel of a convolution and w_j belongs to no filter.
 
     Args:
-      eta: added to every scale, for stability; a scalar of at least 0, in the parameters' units.
-      adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly (no eta).
+      eta: added to every scale; a scalar of at least 0, in the parameters' units.
+      adapt: see `elementwise`.
       filter_axes: `filter_axes(path, leaf)` -> the axes that one filter spans, or None for
         element-wise scales. `flax_filter_axes` serves Flax and Haiku, `torch_filter_axes` Equinox
         and PyTorch layouts.
@@ -154,12 +160,8 @@ def filterwise(
     >>> asam_jax.filterwise(eta=0.0)({"kernel": kernel})["kernel"]
     Array([[[[3., 6.]]]], dtype=float32)
     >>> layers = {"kernel": jnp.stack([kernel, 10 * kernel])}
-    >>> asam_jax.filterwise(eta=0.0, layer_axes=(0,))(layers)["kernel"].reshape(2, 2)
-    Array([[ 3.,  6.],
-           [30., 60.]], dtype=float32)
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 5.
+    >>> asam_jax.filterwise(eta=0.0, layer_axes=(0,))(layers)["kernel"].shape
+    (2, 1, 1, 1, 2)
     """
     return _Normalization(eta, adapt, filter_axes, layer_axes)
 
@@ -170,8 +172,7 @@ class _Masked:
     mask: Any
 
     def __call__(self, params: PyTree) -> PyTree:
-        scales = self.operator(params)
-        return _tree.where(self.flags(params), scales, jax.tree.map(jnp.zeros_like, scales))
+        return _tree.where(self.flags(params), self.operator(params))
 
     def flags(self, params: PyTree) -> PyTree:
         """A boolean or an array of booleans for each leaf of params, True where it trains."""
@@ -186,8 +187,9 @@ class _Masked:
                     "jax.tree.map(lambda label: label == 'train', mask)."
                 )
         try:
+            static = lambda f: bool(f) if isinstance(f, np.bool_) else f  # noqa: E731
             flags = jax.tree.map(
-                lambda flag, part: jax.tree.map(lambda _: _static(flag), part), mask, params
+                lambda f, part: jax.tree.map(lambda _: static(f), part), mask, params
             )
         except ValueError as error:
             raise ValueError(
@@ -196,18 +198,11 @@ class _Masked:
                 f"mask: {jax.tree.structure(mask)}"
             ) from error
         inner = trained(self.operator, params)
-        both = lambda a, b: (a and b) if isinstance(a, bool) else jnp.logical_and(a, b)  # noqa: E731
-        return flags if inner is None else jax.tree.map(both, flags, inner)
+        return flags if inner is None else jax.tree.map(lambda a, b: a & b, flags, inner)
 
 
 def _is_flag(leaf: Any) -> bool:
     return isinstance(leaf, (bool, np.bool_)) or getattr(leaf, "dtype", None) == np.bool_
-
-
-def _static(flag: Any) -> Any:
-    """A Python boolean where the value is known while tracing and serves the whole leaf."""
-    known = isinstance(flag, (bool, np.generic, np.ndarray)) and np.ndim(flag) == 0
-    return bool(flag) if known else flag
 
 
 def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Operator:
@@ -220,9 +215,9 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
 
     Args:
       operator: the operator for the leaves that train.
-      mask: True where a leaf trains: a tree of booleans, or of boolean arrays for single entries,
-        of the structure of the parameters or a prefix of it, or a function from parameters to such
-        a tree, as in `optax.masked`.
+      mask: as in `optax.masked`, True where a leaf trains: a tree of booleans, or of boolean arrays
+        for single entries, of the structure of the parameters or a prefix of it, or a function from
+        parameters to such a tree.
 
     Returns:
       An operator.
@@ -235,14 +230,12 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     >>> params = {"backbone": jnp.array([1.0, 2.0]), "head": jnp.array([3.0])}
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w["backbone"] ** 2) * jnp.sum(w["head"] ** 2))
     >>> trains = {"backbone": False, "head": True}
-    >>> tx = optax.chain(
-    ...     asam_jax.sharpness_aware(0.5, operator=asam_jax.masked(asam_jax.elementwise(), trains)),
-    ...     optax.partition({True: optax.sgd(0.1), False: optax.set_to_zero()}, trains),
-    ... )
+    >>> operator = asam_jax.masked(asam_jax.elementwise(), trains)
+    >>> base = optax.partition({True: optax.sgd(0.1), False: optax.set_to_zero()}, trains)
+    >>> tx = asam_jax.asam(base, 0.5, operator=operator)
     >>> updates, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
     >>> updates["backbone"]
     Array([0., 0.], dtype=float32)
-
     """
     check(operator)
     return _Masked(operator, mask)

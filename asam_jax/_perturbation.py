@@ -23,7 +23,7 @@ def perturbation(
     p: float = 2.0,
     sharded_axis_name: AxisName = None,
 ) -> PyTree:
-    r"""The normalised perturbation of ASAM.
+    r"""The normalised perturbation of ASAM (Kwon et al. 2021, Section 5).
 
     With 1/p + 1/q = 1,
 
@@ -57,7 +57,7 @@ def perturbation(
       eps: a tree of params' structure, shapes and dtypes.
 
     Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete), if structures or shapes differ, or if
+      ValueError: if rho < 0 or p < 1, if structures or shapes differ, or if
         `sharded_axis_name` is used where types do not tell what varies.
       TypeError: if a leaf of params is not real floating point, or p is traced.
 
@@ -68,9 +68,6 @@ def perturbation(
     [0.8 0.3]
     >>> asam_jax.perturbation(w, g, rho=0.5, operator=asam_jax.identity(), p=jnp.inf)
     Array([0.5, 0.5], dtype=float32)
-
-    References:
-      Kwon et al., ASAM, 2021, Section 5.
     """
     _checks.radius(rho)
     p = _checks.norm_order(p)

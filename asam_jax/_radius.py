@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from asam_jax import _checks, _collectives
+from asam_jax import _checks, _collectives, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import total, wide, widest
+from asam_jax._tree import total, wide, widened
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
@@ -26,21 +25,16 @@ def _scalar(loss: Any) -> jax.Array:
     is_array = isinstance(loss, (int, float)) or hasattr(loss, "dtype")
     shape, dtype = (jnp.shape(loss), jnp.result_type(loss)) if is_array else ((), type(loss))
     if shape or not (is_array and jnp.issubdtype(dtype, jnp.floating)):
-        got = f"shape {shape} of {dtype}" if shape else getattr(dtype, "__name__", str(dtype))
         raise TypeError(
             "loss_fn must return a scalar, the mean loss over the batch as a real floating-point "
-            f"number, got {got}; take jnp.mean of the examples' losses, and of (loss, aux) return "
-            "the loss alone: lambda params, batch: loss_fn(params, batch)[0]."
+            f"number, got {dtype} of shape {shape}; take jnp.mean of the examples' losses, and of "
+            "(loss, aux) return the loss alone."
         )
     return jnp.asarray(loss).astype(wide(loss))
 
 
 class Loss:
-    """loss_fn at w + eps, compiled once for as long as this object is kept.
-
-    A group is a list of microbatches. Losses are subtracted microbatch by microbatch and averaged
-    then, since an increase can be smaller than the rounding of a mean of losses.
-    """
+    """loss_fn at w + eps on the microbatches of a group, compiled once for as long as kept."""
 
     def __init__(self, loss_fn: LossFn) -> None:
         _checks.function("loss_fn", loss_fn)
@@ -60,52 +54,48 @@ class Loss:
         self._value, self._value_and_grad = jax.jit(value), jax.jit(value_and_grad)
 
     def at(self, params: PyTree, eps: PyTree, group: list[PyTree]) -> list[jax.Array]:
-        """The loss of each microbatch at w + eps."""
+        """The losses of the microbatches at w + eps."""
         return [self._value(params, eps, batch) for batch in group]
 
     def with_grad(self, params: PyTree, eps: PyTree, group: list[PyTree]) -> tuple[list, PyTree]:
         """The same, and the gradient of their mean."""
         losses: list[jax.Array] = []
 
-        def gradients() -> Iterator[PyTree]:
-            for batch in group:
-                loss, grads = self._value_and_grad(params, eps, batch)
-                losses.append(loss)
-                yield grads
+        def gradient(batch: PyTree) -> PyTree:
+            loss, grads = self._value_and_grad(params, eps, batch)
+            losses.append(loss)
+            return grads
 
-        return losses, mean(gradients())
+        return losses, mean(map(gradient, group))
 
 
-# Eps at w; an unused argument keeps its devices.
-zeros = jax.jit(optax.tree.zeros_like, keep_unused=True)
+@jax.jit
+def zeros(params: PyTree) -> PyTree:
+    """Eps at w: zeros that are sharded as the parameters are, since they read them."""
+    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
 
 
 def increase(losses: list[jax.Array], at_w: list[jax.Array]) -> jax.Array:
-    """L(w + eps) - L(w), from the losses of the microbatches."""
+    """L(w + eps) - L(w). It can be smaller than the rounding of either mean: so subtract first."""
     return mean(a - b for a, b in zip(losses, at_w, strict=True))
 
 
 def mean(terms: Iterable[PyTree]) -> PyTree:
-    """The mean of trees, one at a time, summed as if in twice the precision."""
-    sums, treedef, count = [], None, 0
-    for count, term in enumerate(terms, 1):
-        leaves, treedef = jax.tree.flatten(term)
-        sums = _add(sums, leaves) if sums else [(leaf, jnp.zeros_like(leaf)) for leaf in leaves]
-    means = [total if count == 1 else total / count for total, _ in sums]
-    return jax.tree.unflatten(treedef, means)
+    """The mean of trees, one at a time, by Kahan's sums: as if in twice the precision."""
+    sums, lost, count = None, None, 0
+    for term in terms:
+        count += 1
+        sums, lost = (term, zeros(term)) if count == 1 else _add(sums, lost, term)
+    return sums if count == 1 else jax.tree.map(lambda x: x / count, sums)
 
 
 @jax.jit
-def _add(sums: list[tuple[jax.Array, jax.Array]], terms: list[jax.Array]) -> list[tuple]:
-    """Kahan's sums, each with what rounding has kept out of it."""
-
-    def add(total: jax.Array, lost: jax.Array, term: jax.Array) -> tuple[jax.Array, jax.Array]:
-        term = term + lost
-        new = total + term
-        # Beside an infinite sum, what was lost would be NaN.
-        return new, jnp.where(jnp.isfinite(new), term - (new - total), jnp.zeros_like(new))
-
-    return [add(*pair, term) for pair, term in zip(sums, terms, strict=True)]
+def _add(sums: PyTree, lost: PyTree, term: PyTree) -> tuple[PyTree, PyTree]:
+    term = jax.tree.map(jnp.add, term, lost)
+    new = jax.tree.map(jnp.add, sums, term)
+    # Beside an infinite sum, what is lost would be NaN.
+    rest = lambda n, s, x: jnp.where(jnp.isfinite(n), x - (n - s), jnp.zeros_like(n))  # noqa: E731
+    return new, jax.tree.map(rest, new, sums, term)
 
 
 def groups_of(batch: PyTree, m: Any, batch_size: Any) -> Iterator[list[PyTree]]:
@@ -130,25 +120,23 @@ def groups_of(batch: PyTree, m: Any, batch_size: Any) -> Iterator[list[PyTree]]:
             f"{examples} examples; choose divisors or drop the remainder of the batch."
         )
 
-    def microbatch(first: int) -> PyTree:
-        return jax.tree.map(lambda leaf: _rows(leaf, first, size), batch)
+    def rows(leaf: Any, first: int) -> Any:
+        on_device = isinstance(leaf, jax.Array)  # NumPy arrays are not put there whole
+        return _rows(leaf, first, size) if on_device else leaf[first : first + size]
 
-    starts = range(0, examples, m)
-    return ([microbatch(i) for i in range(first, first + m, size)] for first in starts)
+    def group(first: int) -> list[PyTree]:
+        starts = range(first, first + m, size)
+        return [jax.tree.map(functools.partial(rows, first=i), batch) for i in starts]
 
-
-def _rows(leaf: Any, first: int, size: int) -> Any:
-    """`size` rows of a leaf: of a NumPy array a view, so that it is not put on the device whole."""
-    return _sliced(leaf, first, size) if isinstance(leaf, jax.Array) else leaf[first : first + size]
+    return map(group, range(0, examples, m))
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _sliced(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
+def _rows(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
     sharding = jax.typeof(leaf).sharding
     axes = sharding.spec[0] or ()
-    if size % math.prod(
-        sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)
-    ):
+    ways = [sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)]
+    if size % math.prod(ways):
         # What an explicit mesh cuts can only be sliced into parts that it can cut: so gather them.
         gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
         return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
@@ -159,7 +147,7 @@ class RadiusProfile(NamedTuple):
     """What `radius_profile` measures at R radii.
 
     Attributes:
-      rise: L(w + eps) - L(w) at each radius, of shape [R], in the loss's units.
+      rise: L(w + eps) - L(w) at each radius, of shape [R].
       linear: rho ||T_w g||_q, the same for the loss's linearisation, of shape [R].
       slope: ||T_w g||_q, the increase to first order for each unit of rho, a scalar.
       loss: L(w), a scalar.
@@ -184,15 +172,13 @@ def radius_profile(
         rise(rho)   = L(w + eps) - L(w),   eps = perturbation(w, g, rho=rho)
         linear(rho) = <g, eps> = rho ||T_w g||_q,   1/p + 1/q = 1
 
-    It costs one gradient and a loss for each radius, so that it can be called once an epoch. Where
-    the two differ, the gradient at w no longer predicts the loss at that radius.
-
-    `rise` is `sharpness` with one step, at all radii from one gradient; see there for groups, what
-    is compiled, sharded arrays and frozen parameters.
+    It costs one gradient and a loss for each radius. Where the two differ, the gradient at w no
+    longer predicts the loss. `rise` is `sharpness` with one step; see there for groups, what is
+    compiled, and sharded arrays.
 
     Args:
       loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
-      operator: T_w, taken at w.
+      operator: T_w, taken at w. What `masked` freezes is ignored.
       p: the order of the region's norm, from 1 to infinity.
       m: examples in a group, None for all.
       batch_size: examples that loss_fn sees at once, None for a whole group.
@@ -202,8 +188,7 @@ def radius_profile(
       that returns a `RadiusProfile` of float32, or of the loss's dtype where that is wider.
 
     Raises:
-      ValueError: as `sharpness`; when called, if radii is not one axis of numbers of at least 0.
-      TypeError: as `sharpness`.
+      ValueError, TypeError: as `sharpness`, and if radii is not one axis of numbers of at least 0.
 
     >>> import asam_jax, jax.numpy as jnp, numpy as np
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)
@@ -216,25 +201,19 @@ def radius_profile(
       Kwon et al., ASAM, 2021, Section 5.
     """
     loss = Loss(loss_fn)
-    _checks.function("operator", operator)
+    _operators.check(operator)
     _checks.norm_order(p)
 
-    @jax.jit
-    def eps_at(params: PyTree, grads: PyTree, rho: Scalar) -> PyTree:
-        return perturbation(params, grads, rho=rho, operator=operator, p=p)
+    eps_at = jax.jit(functools.partial(perturbation, operator=operator, p=p))
 
     @jax.jit
     def slope_at(params: PyTree, grads: PyTree) -> jax.Array:
         # <g, eps> at rho = 1, of which no term is larger than the sum or below 0.
-        params = jax.tree.map(lambda w: jnp.asarray(w).astype(wide(w)), params)
-        eps = perturbation(params, grads, rho=1.0, operator=operator, p=p)
-
-        def part(g: jax.Array, e: jax.Array) -> jax.Array:
-            # A frozen entry has eps = 0; its gradient may be NaN.
-            return jnp.sum(jnp.where(e == 0, jnp.zeros_like(e), g.astype(e.dtype)) * e)
-
-        parts = jax.tree.leaves(jax.tree.map(part, grads, eps))
-        return total(parts, widest(part.dtype for part in parts))
+        eps = perturbation(widened(params), grads, rho=1.0, operator=operator, p=p)
+        # A frozen entry has eps = 0; its gradient may be NaN.
+        own = jax.tree.map(lambda g, e: jnp.where(e == 0, jnp.zeros_like(g), g), grads, eps)
+        parts = jax.tree.map(lambda g, e: jnp.sum(g.astype(e.dtype) * e), own, eps)
+        return total(jax.tree.leaves(parts))
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
         _checks.real_floating("params", params)
@@ -242,7 +221,7 @@ def radius_profile(
 
         def of(group: list[PyTree]) -> tuple[list[jax.Array], jax.Array, jax.Array]:
             at_w, grads = loss.with_grad(params, zeros(params), group)
-            each = (loss.at(params, eps_at(params, grads, rho), group) for rho in radii)
+            each = (loss.at(params, eps_at(params, grads, rho=rho), group) for rho in radii)
             rises = [increase(losses, at_w) for losses in each]
             return rises, slope_at(params, grads).astype(at_w[0].dtype), mean(at_w)
 
@@ -262,7 +241,7 @@ def _radii(radii: Any) -> Any:
             f"{radii.shape}; for a single radius pass [rho]."
         )
     if not isinstance(radii, Tracer):
-        _checks.at_least("the smallest of radii", radii.min(), 0.0)
+        _checks.number("the smallest of radii", radii.min(), 0.0)
     return radii
 
 
@@ -271,17 +250,16 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
 
         rho:  L(w + eps(rho)) - L(w) = rise
 
-    The increase is interpolated linearly between two radii, and between 0 and the first; a factor
-    of two between neighbours is fine enough. An increase that is not finite counts as beyond any
-    target. Where no radius reaches it, the result is the last one.
+    It is interpolated linearly between radii, and between 0 and the first; a factor of two between
+    neighbours is fine enough. An increase that is not finite counts as beyond any target. Where no
+    radius reaches it, the result is the last one.
 
     Args:
       profile: what `radius_profile` measured at these radii.
       radii: those radii, of shape [R], increasing, above 0.
-      rise: by how much the loss is to increase, in its units, above 0; a scalar, such as a share of
-        `profile.loss`.
-      default: the result where the profile says nothing: its loss or slope is not finite, or no
-        increase is. In training, the present radius, so that one overflow changes nothing.
+      rise: the target, in the loss's units, above 0; a scalar, such as a share of `profile.loss`.
+      default: the result where loss, slope or all increases are not finite. In training, the
+        present radius, so that one overflow changes nothing.
 
     Returns:
       A scalar of the profile's dtype.
@@ -305,8 +283,8 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
             f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
             f"got {radii}."
         )
-    _checks.at_least("rise", rise, float(jnp.finfo(dtype).tiny))
-    _checks.at_least("default", default, 0.0)
+    _checks.number("rise", rise, float(jnp.finfo(dtype).tiny))
+    _checks.number("default", default, 0.0)
     zero, finite = jnp.zeros(1, dtype), jnp.isfinite(profile.rise)
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
     at = jnp.concatenate([zero, jnp.asarray(radii).astype(dtype)])

@@ -29,7 +29,7 @@ def asam(
     perturb_axis_name: AxisName = None,
     sharded_axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """ASAM: `optax.chain(sharpness_aware(rho, operator=elementwise(eta), ...), base)`.
+    """ASAM (Kwon et al. 2021): `chain(sharpness_aware(rho, operator=elementwise(eta)), base)`.
 
     Args:
       base: the optimizer that takes the step, weight decay included. It may be `optax.lbfgs()` or
@@ -37,13 +37,8 @@ def asam(
       rho: the radius or a schedule of it. The authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
       eta: added to the element-wise scales |w|; at least 0.
       operator: T_w in place of `elementwise(eta)`.
-      p: see `sharpness_aware`, as for all that follows.
-      every: see `sharpness_aware`.
-      ascent: see `sharpness_aware`.
-      descent: see `sharpness_aware`.
-      axis_name: see `sharpness_aware`.
-      perturb_axis_name: see `sharpness_aware`.
-      sharded_axis_name: see `sharpness_aware`.
+
+    The other arguments are those of `sharpness_aware`.
 
     Returns:
       A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
@@ -59,9 +54,6 @@ def asam(
     >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> print(optax.apply_updates(w, updates).round(4))
     [2.2523 2.8506]
-
-    References:
-      Kwon et al., ASAM, 2021.
     """
     transformation = sharpness_aware(
         rho,
@@ -90,22 +82,17 @@ def sam(
     perturb_axis_name: AxisName = None,
     sharded_axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """SAM: `asam` with T_w = I, `optax.chain(sharpness_aware(rho, operator=identity()), base)`.
+    """SAM (Foret et al. 2020): `asam` with T_w = I, and rho in the parameters' units.
 
     Args:
-      base: see `asam`, as for all but rho and operator.
-      rho: the radius or a schedule of it, in the parameters' units.
+      base: see `asam`.
+      rho: the radius or a schedule of it.
       operator: T_w in place of `identity()`, such as `masked(identity(), mask)`.
-      p: see `asam`.
-      every: see `asam`.
-      ascent: see `asam`.
-      descent: see `asam`.
-      axis_name: see `asam`.
-      perturb_axis_name: see `asam`.
-      sharded_axis_name: see `asam`.
+
+    The other arguments are those of `sharpness_aware`.
 
     Returns:
-      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
+      A transformation, as `asam`.
 
     Raises:
       ValueError: as `sharpness_aware`.
@@ -118,9 +105,6 @@ def sam(
     >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> optax.apply_updates(w, updates)
     Array([2.34, 3.12], dtype=float32)
-
-    References:
-      Foret et al., Sharpness-Aware Minimization, 2020.
     """
     return asam(
         base,
@@ -154,36 +138,32 @@ def value_and_grad(
         value, grad = L(w), grad L(w + eps)
 
     Both passes are called with the same further arguments: the same batch and the same dropout
-    key. The value and the auxiliary output (BatchNorm statistics, say) come from the first,
-    unperturbed pass only. With rho = 0 as a Python number there is no second pass.
-
-    The gradient is taken with respect to the first argument, which may be any tree: for several
-    arguments pass a tuple of them, `lambda both, x: loss_fn(x, *both)`.
+    key. Value and auxiliary output (BatchNorm statistics, say) come from the first pass, at w. The
+    gradient is that of the first argument, which may be any tree: for several arguments pass a
+    tuple of them, `lambda both, x: loss_fn(x, *both)`. (Kwon et al. 2021, Algorithm 1.)
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
       rho: the radius, a scalar of at least 0; may be traced. Of a schedule pass `schedule(step)`.
-      operator: T_w. See `perturbation`.
-      p: the order of the region's norm, a Python number from 1 to infinity.
+        With 0 as a Python number there is no second pass.
+      operator: see `perturbation`.
+      p: see `perturbation`.
       has_aux: whether loss_fn returns `(scalar, aux)`.
       ascent_fun: what eps is made from, with loss_fn's arguments, returning a scalar alone: the
-        loss of a sixteenth of the mini-batch, say, so that a step costs 1 1/16 gradients. None:
-        loss_fn. Else value and auxiliary output come from loss_fn's only pass, at w + eps.
+        loss of a sixteenth of the mini-batch, say, so that a step costs 1 1/16 gradients. Then
+        value and auxiliary output come from loss_fn's only pass, at w + eps. None for loss_fn.
       axis_name: mapped axis or axes (pmap, shard_map, vmap) over which value and gradient are
         averaged; aux is each device's own. Leave it out where loss_fn averages over them itself.
-      perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
-        first. None: each device has its own eps (m-sharpness, m the local batch); equal to
-        axis_name: one eps for all; some of the axes: one eps for each group.
-      sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
+      perturb_axis_name: see `sharpness_aware`.
+      sharded_axis_name: see `perturbation`.
 
     Returns:
       A function with loss_fn's arguments, params by position, that returns `(value, grad)`, or
       `((value, aux), grad)`; grad has the structure, shapes and dtypes of params.
 
     Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete), if an axis is not mapped, if
-        perturb_axis_name holds an axis that axis_name does not, or if the loss is averaged over an
-        axis in axis_name already.
+      ValueError: if rho < 0 or p < 1, if an axis is not mapped, if perturb_axis_name holds an axis
+        that axis_name does not, or if the loss is averaged over an axis in axis_name already.
       TypeError: if loss_fn or operator is not callable, rho is a schedule, or a leaf is not real
         floating point.
 
@@ -192,9 +172,6 @@ def value_and_grad(
     >>> step = asam_jax.value_and_grad(loss, rho=0.5, operator=asam_jax.identity())
     >>> step(jnp.array([3.0, 4.0]), jnp.ones(2))
     (Array(25., dtype=float32), Array([6.6, 8.8], dtype=float32))
-
-    References:
-      Kwon et al., ASAM, 2021, Algorithm 1; Foret et al., SAM, 2020 (m-sharpness).
     """
     _checks.function("loss_fn", loss_fn)
     if ascent_fun is not None:
@@ -223,13 +200,19 @@ def value_and_grad(
             )
             return _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
 
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+
+        def of(function: Callable[..., Any], params: PyTree) -> Any:
+            args, kwargs = treedef.unflatten(leaves)  # anew: an equinox.nn.State serves one pass
+            return function(params, *args, **kwargs)
+
         if skips:
-            result, grads = both(w, *args, **kwargs)
+            result, grads = of(both, w)
         elif ascent_fun is not None:
-            result, grads = both(at(jax.grad(ascent_fun)(w, *args, **kwargs)), *args, **kwargs)
+            result, grads = of(both, at(of(jax.grad(ascent_fun), w)))
         else:
-            result, grads = both(w, *args, **kwargs)
-            grads = both(at(grads), *args, **kwargs)[1]
+            result, grads = of(both, w)
+            grads = of(both, at(grads))[1]
         value = result[0] if has_aux else result
         _collectives.check_own("the loss", value, axes)
         value, grads = _collectives.mean(value, axes), _collectives.mean(grads, axes)

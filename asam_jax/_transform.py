@@ -36,7 +36,7 @@ def sharpness_aware(
     perturb_axis_name: AxisName = None,
     sharded_axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Replaces the gradient at w by the gradient at w + eps.
+    """Replaces the gradient at w by the gradient at w + eps (Kwon et al. 2021, Algorithm 1).
 
         eps = perturbation(w, updates, rho=rho, operator=operator, p=p)
         updates = grad_fn(w + eps)
@@ -84,9 +84,9 @@ def sharpness_aware(
       update are ignored, and a chain hands them on.
 
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1 (where concrete); in update, if grad_fn or params
-        is missing, structures or shapes differ, an axis is not mapped, or the gradient is summed
-        or averaged over an axis in axis_name already.
+      ValueError: if rho < 0, p < 1 or every < 1; in update, if grad_fn or params is missing,
+        structures or shapes differ, an axis is not mapped, or the gradient is summed or averaged
+        over an axis in axis_name already.
       TypeError: if grad_fn returns gradients of another dtype.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
@@ -96,15 +96,13 @@ def sharpness_aware(
     >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> updates
     Array([6.6, 8.8], dtype=float32)
-
-    References:
-      Kwon et al., ASAM, 2021, Algorithm 1.
     """
     operator = elementwise() if operator is None else operator
     p = 2.0 if p is None else _checks.norm_order(p)
     _checks.radius(rho, schedule=True)
     _operators.check(operator)
-    _checks.period(every)
+    if not isinstance(every, jax.Array):  # which optax.inject_hyperparams makes of a number
+        every = 1 if every is None else _checks.count("every", every, 1)
     if ascent is not None:
         _checks.transformation("ascent", ascent)
     if descent is not None and not isinstance(descent, Descent):
@@ -177,12 +175,15 @@ def sharpness_aware(
                 own = _tree.where(trained, grads)
                 result = descent.unperturbed(own, state.descent, sharded)
                 grads = _tree.where(trained, result, grads)
-            return grads, next_state
+            # Where each device has its own eps, so is the type of the state, in both branches.
+            own_axes = [axis for axis in axes if axis not in shared]
+            return grads, next_state._replace(ascent=_collectives.vary(state.ascent, own_axes))
 
         if isinstance(rho, (int, float)) and rho == 0:
             return unperturbed()
         if perturb is None:
-            perturb = True if every in (None, 1) else state.step % every == 0
+            always = isinstance(every, int) and every == 1
+            perturb = True if always else state.step % every == 0
         return _collectives.either(perturb, perturbed, unperturbed, (*axes, *sharded))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

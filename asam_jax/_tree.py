@@ -35,27 +35,39 @@ def widened(tree: PyTree) -> PyTree:
 
 def _stacked(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, jax.Array]:
     """Parts of one shape along a new first axis, by those of the axes that they vary over."""
-    groups = defaultdict(list)
     dtype = widest(part.dtype for part in parts)
-    for part in parts:
+    groups = _members(parts, axes).items()
+    return {over: jnp.stack([parts[i].astype(dtype) for i in group]) for over, group in groups}
+
+
+def _members(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[int]]:
+    """The indices of parts, by those of the axes that they vary over."""
+    groups = defaultdict(list)
+    for index, part in enumerate(parts):
         varies = varying_axes(part)
-        groups[tuple(axis for axis in axes if axis in varies)].append(part.astype(dtype))
-    return {over: jnp.stack(group) for over, group in groups.items()}
+        groups[tuple(axis for axis in axes if axis in varies)].append(index)
+    return groups
 
 
-def total(parts: Sequence[jax.Array], axes: Axes = (), *, ordered: bool = True) -> jax.Array:
+def total(
+    parts: Sequence[jax.Array], axes: Axes = (), *, keys: Sequence[jax.Array] | None = None
+) -> jax.Array:
     """The sum of arrays of one shape, and over those of the mapped axes that each varies over.
 
     XLA rewrites a reduction of stacked scalars into a chain of binary operations and copies the
     chain into the fusion of every leaf that reads its end: a program that grows with the square of
-    the leaf count. It does not fuse a sort. (`ordered=False`: without, for what must be linear.)
+    the leaf count. It does not fuse a sort, which is by `keys` where the sum must be linear.
     """
-    sort = jnp.sort if ordered else lambda group, axis: group
-    groups = _stacked(parts, axes).items()
-    sums = {over: jnp.sum(sort(group, axis=0), axis=0) for over, group in groups}
-    return functools.reduce(
-        operator.add, [jax.lax.psum(part, over) if over else part for over, part in sums.items()]
-    )
+    sums = []
+    for over, group in _stacked(parts, axes).items():
+        if keys is None:
+            group = jnp.sort(group, axis=0)
+        else:
+            own = [keys[index] for index in _members(parts, axes)[over]]
+            group = group[jnp.argsort(jnp.stack([key.astype(group.dtype) for key in own]))]
+        part = jnp.sum(group, axis=0)
+        sums.append(jax.lax.psum(part, over) if over else part)
+    return functools.reduce(operator.add, sums)
 
 
 def largest(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
@@ -166,7 +178,8 @@ def _root_of_norm_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[jax.Arra
         return jnp.sum((own * b) * (a * dg) + (own * b) * g * (own * dt)) / 2
 
     parts = [part(*leaf) for leaf in zip(ts, gs, dts, dgs, strict=True)]
-    return r, total(parts, axes, ordered=False).astype(r.dtype)
+    keys = [jnp.max(jnp.abs(g), initial=0.0) for g in gs]
+    return r, total(parts, axes, keys=keys).astype(r.dtype)
 
 
 def inverse(size: jax.Array) -> jax.Array:

@@ -34,10 +34,10 @@ def alternating(
     """Moves to w + eps on odd calls of update, back to w and along base's step on even calls.
 
     For loops that compute the gradient themselves and cannot pass `grad_fn` (Linen's
-    `TrainState.apply_gradients`, say): call the loop's step twice with the same mini-batch and
-    the same dropout key. After an odd number of calls the parameters are w + eps: evaluate and
-    save after even ones. The return to w is exact up to the rounding of the parameters' dtype.
-    Average gradients over devices before update, as for the base optimizer.
+    `TrainState.apply_gradients`, say), as `optax.contrib.sam` without opaque_mode: call the loop's
+    step twice with the same mini-batch and the same dropout key. After an odd number of calls the
+    parameters are w + eps: evaluate and save after even ones. The return to w is exact up to the
+    rounding of the parameters' dtype. Average gradients over devices before update.
 
     A gradient that is not finite, at either call, reaches base as NaN at the second, and eps is 0.
     Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. A wrapper around
@@ -58,7 +58,7 @@ def alternating(
       one they would lose small steps. Other keyword arguments of update go to base.
 
     Raises:
-      ValueError: if rho < 0 or p < 1 (where concrete), or if update gets no params.
+      ValueError: if rho < 0 or p < 1, or if update gets no params.
       TypeError: if base is not an optax transformation.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
@@ -71,9 +71,6 @@ def alternating(
     ...     w = optax.apply_updates(w, updates)
     >>> w
     Array([2.34, 3.12], dtype=float32)
-
-    References:
-      Kwon et al., ASAM, 2021; the mode of `optax.contrib.sam` without opaque_mode.
     """
     base = _checks.base_optimizer(base)
     operator = elementwise() if operator is None else operator
@@ -158,7 +155,7 @@ def decoupled_wsam(
     perturb_axis_name: AxisName = None,
     sharded_axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """WSAM, decoupled: base is given the gradient at w, sharpness is subtracted outside of it.
+    """Decoupled WSAM (Yue et al. 2023, Algorithm 1): base takes g, sharpness is subtracted.
 
         updates = base(g) - learning_rate * gamma / (1 - gamma) * (g' - g)
 
@@ -198,13 +195,9 @@ def decoupled_wsam(
     >>> updates, _ = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> print(np.asarray(updates).round(3))
     [-0.28 -0.34]
-
-    References:
-      Yue et al., Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
-      Term, 2023, Algorithm 1.
     """
     base = _checks.base_optimizer(base)
-    _checks.fraction("gamma", gamma, below_one=True)
+    _checks.number("gamma", gamma, 0.0, 1.0)
     operator = elementwise() if operator is None else operator
     second = sharpness_aware(
         rho,

@@ -32,8 +32,8 @@ AxisName = str | int | tuple[str | int, ...] | list[str | int] | None
 class Descent(NamedTuple):
     """A rule that combines two gradients, for `sharpness_aware(descent=...)`.
 
-    `axes` are the mapped axes that parameters are sharded over, `sharded_axis_name`: inner
-    products sum over them. Frozen entries are 0 in what the rule is given.
+    `axes` are `sharded_axis_name`, over which inner products sum. Frozen entries are 0 in what the
+    rule is given.
 
     Attributes:
       init: from parameters to the state of the rule.

@@ -31,51 +31,9 @@ from hypothesis import settings  # noqa: E402
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
 LONG += ("recipes",)
 
-# Most of these files' time is LLVM's, on programs that run a few times or never; what they assert
-# does not depend on the last bits.
-QUICKLY_COMPILED = ("cost", "models", "benchmark", "figures", "theorem1")
-QUICKLY_COMPILED += (
-    "growth",
-    "derivatives",
-    "sharded_loop",
-    "communication",
-    "landscape",
-    "step_forms",
-    "radius_profile",
-    "radius_at",
-    "radius_rule",
-    "recipes",
-    "export",
-    "docs",
-    "examples",
-    "decoupled",
-    "wrappers",
-    "layouts",
-    "stacked",
-    "sharpness",
-    "average_sharpness",
-    "alternating",
-    "forms",
-    "forms_devices",
-    "accumulation",
-    "shard_map",
-    "pmap",
-    "sharded_jit",
-    "measures_in_use",
-    "schedules",
-    "mixed_precision",
-    "momentum_ascent",
-    "masked",
-    "gradient",
-    "optimizers",
-    "vit",
-    "transformer",
-    "loops",
-    "curvature",
-    "trees",
-    "ascent",
-    "script_recipe",
-)
+# Most of the suite's time is LLVM's, on programs that run a few times or never, and what the tests
+# assert does not depend on the last bits; but for these, which compare bits with other processes.
+FULLY_COMPILED = ("resume", "processes", "cpu")
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
@@ -83,8 +41,8 @@ settings.load_profile("suite")
 
 @pytest.fixture(autouse=True, scope="module")
 def llvm_effort(request):
-    """Little of it for the files named above; XLA's own passes are the same with and without."""
-    if request.path.stem.removeprefix("test_") not in QUICKLY_COMPILED:
+    """Little of it, but for the files named above; XLA's own passes are the same in both."""
+    if request.path.stem.removeprefix("test_") in FULLY_COMPILED:
         yield
         return
     jax.config.update("jax_disable_most_optimizations", True)

@@ -31,14 +31,17 @@ FACTORIES = {
     "filterwise": lambda base, rho=0.5: optax.chain(
         asam_jax.sharpness_aware(rho, operator=asam_jax.filterwise()), base
     ),
-    "every second": lambda base, rho=0.5: optax.chain(
-        asam_jax.sharpness_aware(rho, every=2, descent=asam_jax.look_descent(0.0)), base
+    "LookSAM": lambda base, rho=0.5: optax.chain(
+        asam_jax.sharpness_aware(rho, every=2, descent=asam_jax.looksam_descent(0.0)), base
     ),
     "friendly and gsam": lambda base, rho=0.5: optax.chain(
         asam_jax.sharpness_aware(
             rho, ascent=asam_jax.friendly_ascent(), descent=asam_jax.gsam_descent(0.1)
         ),
         base,
+    ),
+    "stable": lambda base, rho=0.5: optax.chain(
+        asam_jax.sharpness_aware(rho, descent=asam_jax.stable_descent()), base
     ),
 }
 

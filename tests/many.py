@@ -18,6 +18,7 @@ import asam_jax
 RHO = 0.3
 BATCH = 16
 EXAMPLES = np.arange(BATCH)
+WHOLE = [EXAMPLES]
 ONE_EACH = list(EXAMPLES.reshape(8, 2))
 GRID = EXAMPLES.reshape(4, 2, 2)  # (outer, inner, examples of a device)
 SHAPES = {"kernel": (6, 8), "bias": (8,), "head": (8, 4)}
@@ -31,10 +32,13 @@ def problem(seed=0):
     return params, draw(BATCH, 6), draw(BATCH, 4)
 
 
-def loss(jnp, params, x, y):
+def numpy_loss(jnp, params, x, y):
     """The loss, in NumPy or in jax.numpy."""
     hidden = jnp.tanh(x @ params["kernel"] + params["bias"].reshape(1, -1))
     return jnp.mean(jnp.sum((hidden @ params["head"] - y) ** 2, axis=1))
+
+
+loss = functools.partial(numpy_loss, jnp)
 
 
 def gradient(params, x, y):
@@ -47,34 +51,37 @@ def gradient(params, x, y):
     return {"kernel": x.T @ inner, "bias": inner.sum(axis=0), "head": hidden.T @ residual}
 
 
-def reference(params, x, y, groups):
+def reference(params, x, y, groups, rho=RHO):
     """The loss, and the mean over groups of the gradient at w + eps of their own examples."""
     grads = []
     for group in groups:
-        eps = oracle.perturbation(params, gradient(params, x[group], y[group]), rho=RHO)
-        ascended = {name: params[name] + eps[name] for name in params}
-        grads.append(gradient(ascended, x[group], y[group]))
+        eps = oracle.perturbation(params, gradient(params, x[group], y[group]), rho=rho)
+        perturbed = {name: params[name] + eps[name] for name in params}
+        grads.append(gradient(perturbed, x[group], y[group]))
     mean = {name: np.mean([g[name] for g in grads], axis=0) for name in params}
-    return loss(np, params, x, y), mean
+    return numpy_loss(np, params, x, y), mean
 
 
-def both_forms(axis_name, perturb_axis_name):
-    """A function to be mapped: value_and_grad's result, and the link's."""
-    on_device = functools.partial(loss, jnp)
-    value_and_grad = asam_jax.value_and_grad(
-        on_device, rho=RHO, axis_name=axis_name, perturb_axis_name=perturb_axis_name
-    )
-    link = asam_jax.sharpness_aware(RHO, axis_name=axis_name, perturb_axis_name=perturb_axis_name)
+def varying(params, x, axis_name):
+    """The parameters, cast to be each device's own where shard_map keeps track of that."""
+    if not jax.typeof(x).manual_axis_type.varying:
+        return params
+    return jax.tree.map(lambda w: jax.lax.pcast(w, axis_name, to="varying"), params)
 
-    def both(params, x, y):
-        own = params
-        if jax.typeof(x).manual_axis_type.varying:  # check_vma: make the gradient a device's own
-            own = jax.tree.map(lambda w: jax.lax.pcast(w, axis_name, to="varying"), params)
-        grad_fn = lambda w: jax.grad(on_device)(w, x, y)  # noqa: E731
-        updates, _ = link.update(grad_fn(own), link.init(params), params, grad_fn=grad_fn)
+
+def both(axis_name, perturb_axis_name):
+    """A function to be mapped: value_and_grad's result, and the updates of sharpness_aware."""
+    axes = dict(axis_name=axis_name, perturb_axis_name=perturb_axis_name)
+    value_and_grad = asam_jax.value_and_grad(loss, rho=RHO, **axes)
+    tx = asam_jax.sharpness_aware(RHO, **axes)
+
+    def mapped(params, x, y):
+        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+        grads = grad_fn(varying(params, x, axis_name))
+        updates, _ = tx.update(grads, tx.init(params), params, grad_fn=grad_fn)
         return value_and_grad(params, x, y), updates
 
-    return both
+    return mapped
 
 
 def mesh(shape, names):

@@ -1,4 +1,4 @@
-"""One contract, run over every transformation: what optax's own pieces expect of a link."""
+"""One contract, run over every transformation: what optax's own wrappers expect."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ def factory(request):
 
 
 @pytest.fixture(params=FACTORIES)
-def link_in_front(request):
-    """Those that are a link in front of a base, which sees nothing but what the link hands it."""
+def in_front(request):
+    """Those in front of a base optimizer, which sees nothing but what they hand it."""
     return FACTORIES[request.param]
 
 
 @pytest.fixture(params=EXACT)
 def exact(request):
-    """Those that keep nothing but a count."""
+    """Those that keep nothing but a step count."""
     return FACTORIES[request.param]
 
 
@@ -37,14 +37,14 @@ def test_is_an_extra_args_transformation_that_ignores_strays(factory):
     chex.assert_trees_all_equal(plain, stray)
 
 
-def test_hands_extra_arguments_on_to_the_base(link_in_front):
+def test_hands_extra_arguments_on_to_the_base(in_front):
     """polyak_sgd steps by min(value / ||g||^2, max_learning_rate) g, with the handed-on value."""
     x, params = batch(0), jax.tree.map(jnp.asarray, W)
     f = gradient(x)
-    handed, _ = link_in_front(optax.identity()).update(
-        f(params), link_in_front(optax.identity()).init(params), params, grad_fn=f
+    handed, _ = in_front(optax.identity()).update(
+        f(params), in_front(optax.identity()).init(params), params, grad_fn=f
     )
-    tx = link_in_front(optax.polyak_sgd(max_learning_rate=1e3))
+    tx = in_front(optax.polyak_sgd(max_learning_rate=1e3))
     updates, _ = tx.update(f(params), tx.init(params), params, grad_fn=f, value=jnp.float32(0.02))
     square = sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(handed))
     expected = jax.tree.map(lambda g: -0.02 / square * g, handed)
@@ -84,12 +84,14 @@ def test_schedule_is_read_at_the_update_count(exact):
         updates, _ = tx.update(f(params), tx.init(params), params, grad_fn=f)
         params = optax.apply_updates(params, updates)
     chex.assert_trees_all_close(scheduled, params, rtol=1e-6)
-    assert int(optax.tree.get(state, "count", filtering=_is_link)) == 3
+    assert int(optax.tree.get(state, "step")) == 3
 
 
-def _is_link(path, value):
-    del value
-    return any(getattr(k, "tuple_name", "") == "SharpnessAwareState" for k in path)
+def test_the_count_of_a_state_is_the_base_optimizers(exact):
+    """Adam's count is the only one, so that optax.tree.get finds it."""
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = run(exact(optax.adam(1e-3)))
+    assert int(optax.tree.get(state, "count")) == 3
 
 
 def test_injected_hyperparameters_are_readable_and_used(factory):
@@ -100,24 +102,24 @@ def test_injected_hyperparameters_are_readable_and_used(factory):
     chex.assert_trees_all_close(params, expected, rtol=1e-6)
 
 
-def test_inject_hyperparams_takes_the_aliases_and_the_link_unchanged():
-    injected = optax.inject_hyperparams(asam_jax.asam)(optax.sgd(0.1), rho=0.2)
+@pytest.mark.parametrize("rho", [0.2, optax.constant_schedule(0.2)], ids=["number", "schedule"])
+def test_inject_hyperparams_takes_asam_sam_and_sharpness_aware_as_they_are(rho):
+    sgd = optax.sgd(0.1)
+    injected = optax.inject_hyperparams(asam_jax.asam)(sgd, rho=rho)
     params, state = run(injected)
-    assert set(state.hyperparams) == {"rho", "eta", "p"}
-    chex.assert_trees_all_close(params, run(asam_jax.asam(optax.sgd(0.1), 0.2))[0], rtol=1e-5)
-
-    link = optax.inject_hyperparams(asam_jax.sharpness_aware)(rho=0.2)
-    chex.assert_trees_all_close(run(optax.chain(link, optax.sgd(0.1)))[0], params, rtol=1e-5)
-    by_name = optax.inject_hyperparams(asam_jax.sharpness_aware, static_args=("operator",))
-    link = by_name(rho=optax.constant_schedule(0.2), operator=asam_jax.elementwise())
-    chex.assert_trees_all_close(run(optax.chain(link, optax.sgd(0.1)))[0], params, rtol=1e-5)
+    assert float(state.hyperparams["rho"]) == pytest.approx(0.2)
+    chex.assert_trees_all_close(params, run(asam_jax.asam(sgd, 0.2))[0], rtol=1e-5)
+    injected = optax.inject_hyperparams(asam_jax.sharpness_aware)(rho=rho)
+    chex.assert_trees_all_close(run(optax.chain(injected, sgd))[0], params, rtol=1e-5)
+    params, _ = run(optax.inject_hyperparams(asam_jax.sam)(sgd, rho=rho))
+    chex.assert_trees_all_close(params, run(asam_jax.sam(sgd, 0.2))[0], rtol=1e-5)
 
 
-def test_named_chain_and_chain_agree(link_in_front):
+def test_named_chain_and_chain_agree(in_front):
     named = optax.named_chain(
-        ("link", link_in_front(optax.identity())), ("base", optax.sgd(0.05, momentum=0.9))
+        ("sharpness_aware", in_front(optax.identity())), ("base", optax.sgd(0.05, momentum=0.9))
     )
-    expected, _ = run(link_in_front(optax.sgd(0.05, momentum=0.9)))
+    expected, _ = run(in_front(optax.sgd(0.05, momentum=0.9)))
     chex.assert_trees_all_equal(run(named)[0], expected)
 
 
@@ -128,7 +130,7 @@ def test_rho_zero_is_the_base_optimizer_bit_for_bit(factory):
         chex.assert_trees_all_equal(params, expected)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_updates_keep_their_dtype(factory, dtype):
     params, _ = run(factory(optax.sgd(0.1)), params=jax.tree.map(lambda w: w.astype(dtype), W))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
@@ -169,7 +171,7 @@ def test_parameters_and_state_may_be_donated(factory):
     chex.assert_trees_all_close(params, run(tx, steps=2)[0], rtol=1e-5)
 
 
-def test_apply_if_finite_after_the_link_sees_both_passes(factory):
+def test_apply_if_finite_sees_both_passes(factory):
     x, params = batch(0), jax.tree.map(jnp.asarray, W)
     good, bad = gradient(x), lambda p: jax.tree.map(lambda g: g * jnp.nan, gradient(x)(p))
     tx = factory(optax.apply_if_finite(optax.sgd(0.1), 5))
@@ -194,17 +196,3 @@ def test_multi_steps_makes_eps_from_the_mean_and_steps_along_the_last_batch(fact
     tx = factory(optax.sgd(0.1))
     expected, _ = tx.update(mean, tx.init(params), params, grad_fn=fs[1])
     chex.assert_trees_all_close(updates, expected, rtol=1e-5)
-
-
-def test_accumulating_inside_grad_fn_is_the_whole_batch(factory):
-    params, x = jax.tree.map(jnp.asarray, W), batch(0, n=8)
-
-    def accumulated(p):
-        parts = [gradient(part)(p) for part in jnp.split(x, 4)]
-        return jax.tree.map(lambda *g: sum(g[1:], g[0]) / len(g), *parts)
-
-    tx = factory(optax.sgd(0.1))
-    state = tx.init(params)
-    got, _ = tx.update(accumulated(params), state, params, grad_fn=accumulated)
-    whole, _ = tx.update(gradient(x)(params), state, params, grad_fn=gradient(x))
-    chex.assert_trees_all_close(got, whole, rtol=1e-5, atol=1e-7)

@@ -18,7 +18,7 @@ def kernel(dtype=np.float64):
 
 
 def norms(w):
-    return jnp.ravel(asam_jax.filterwise(0.25)({"kernel": w})["kernel"])
+    return jnp.ravel(asam_jax.filterwise(0.25)({"conv": w})["conv"])
 
 
 @pytest.mark.usefixtures("x64")

@@ -5,7 +5,6 @@ import functools
 import equinox as eqx
 import haiku as hk
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
@@ -50,11 +49,7 @@ def transposed_kernel(path, leaf):
 torch = functools.partial(asam_jax.filterwise, filter_axes=asam_jax.torch_filter_axes)
 last_but_one = functools.partial(asam_jax.filterwise, filter_axes=transposed_kernel)
 LAYERS = {
-    "linen, 1d, grouped": (
-        of_linen,
-        linen.Conv(6, (3,), feature_group_count=2),
-        {"shape": SERIES},
-    ),
+    "linen, grouped": (of_linen, linen.Conv(6, (3, 3), feature_group_count=2), {}),
     "linen transposed": (of_linen, linen.ConvTranspose(6, (3, 3)), {}),
     "nnx transposed kernel": (
         of_nnx,
@@ -106,73 +101,3 @@ def test_a_filter_is_what_one_output_channel_needs(name):
     scales = jax.tree.leaves(told.get("operator", asam_jax.filterwise)(0.0)(params))
     np.testing.assert_allclose(scales.pop(at), norms, rtol=1e-6)
     assert [float(t.sum()) for t in scales] == [1.0]  # the bias
-
-
-OUT = ("kernel", "w", "weight", "conv1_w", "conv", "kernel_2")
-FILTERS = [
-    *[((name,), (5, 4, 6), True) for name in OUT],
-    ((), (5, 4, 6), True),
-    ((0, 1), (5, 4, 6), True),
-    (("stem", "kernel"), (5, 4, 6), True),
-    (("stem",), (3, 3, 4, 6), True),
-    (("w1",), (3, 3, 4, 6), True),
-    (("patch_embed",), (4, 4, 3, 6), True),
-    (("DenseBlock_0", "Conv_0", "kernel"), (3, 3, 4, 6), True),
-    (("attention", "conv", "w"), (5, 4, 6), True),
-    (("attn", "spatial", "kernel"), (7, 7, 2, 1), True),
-    (("experts", "conv", "kernel"), (3, 4, 6), True),
-    (("kernel",), (4, 6), False),
-    (("pos_embedding",), (1, 9, 6), False),
-    (("pos_embed",), (1, 3, 3, 6), False),
-    (("encoder", "posembed_input", "pos_embedding"), (1, 9, 6), False),
-    (("cls_token",), (1, 1, 6), False),
-    (("cls",), (1, 1, 6), False),
-    (("latents",), (1, 9, 6), False),
-    (("query_tokens",), (1, 9, 6), False),
-    (("layer_scale", "gamma"), (1, 1, 1, 6), False),
-    (("batch_norm", "scale"), (1, 1, 6), False),
-    (("norm", "weight"), (6, 4, 4), False),
-    (("relative_position_bias_table",), (2, 9, 6), False),
-    (("bias", "b"), (4, 4, 6), False),
-    (("conv2_d", "b"), (6, 1, 1), False),
-    (("embedding",), (8, 9, 6), False),
-    (("MultiHeadDotProductAttention_0", "query", "kernel"), (6, 2, 3), False),
-    (("MultiHeadDotProductAttention_0", "out", "kernel"), (2, 3, 6), False),
-    (("attn", "proj", "kernel"), (2, 3, 6), False),
-    (("sa", "out", "kernel"), (2, 3, 6), False),
-    (("out_conv", "kernel"), (2, 3, 6), True),
-    (("qkv", "kernel"), (6, 2, 9), False),
-    (("DenseGeneral_0", "kernel"), (6, 3, 2, 3), False),
-    (("Dense_0", "kernel"), (3, 4, 6), False),
-    (("linear_1", "w"), (3, 4, 6), False),
-    (("q_einsum", "w"), (2, 6, 3), False),
-    (("moe", "wi", "kernel"), (8, 4, 6), False),
-    (("block", "wi"), (8, 4, 6), False),
-]
-
-
-def keys(path):
-    return tuple(
-        jax.tree_util.SequenceKey(k) if isinstance(k, int) else jax.tree_util.DictKey(k)
-        for k in path
-    )
-
-
-@pytest.mark.parametrize(("path", "shape", "is_filter"), FILTERS)
-def test_which_leaves_are_filters(path, shape, is_filter):
-    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
-    flax, torch = (asam_jax.flax_filter_axes, asam_jax.torch_filter_axes)
-    axes = tuple(range(len(shape)))
-    assert flax(keys(path), leaf) == (axes[:-1] if is_filter else None)
-    assert torch(keys(path), leaf) == (axes[1:] if is_filter else None)
-
-
-def test_layers_with_axes_of_their_own():
-    axes = asam_jax.flax_filter_axes
-    leaf = functools.partial(np.zeros, dtype=np.float32)
-    assert axes(keys(("sepconv", "depthwise_kernel")), leaf((3, 3, 4, 2))) == (0, 1)
-    assert axes(keys(("depthwise_conv2d_1", "kernel")), leaf((3, 3, 4, 2))) == (0, 1)
-    assert axes(keys(("ConvLocal_0", "kernel")), leaf((6, 6, 36, 6))) == (2,)
-    for name in ("conv1_d_transpose_1", "net/~/conv_nd_transpose"):
-        assert axes(keys((name, "w")), leaf((3, 6, 4))) == (0, 2)
-    assert axes(keys(("ConvTranspose_0", "kernel")), leaf((3, 3, 4, 6))) == (0, 1, 2)

@@ -1,56 +1,33 @@
-"""Losses, counts, batches and operators as people hand them to the measures of sharpness."""
+"""Losses, batches, meshes and data as people hand them to the measures."""
 
+import collections
 import dataclasses
-import functools
+import gc
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import asam_jax
-from asam_jax import _programs
 
+KEY = jax.random.key(0)
 W, X = jnp.array([0.7, -0.4]), np.arange(16, dtype=np.float32).reshape(8, 2) / 8
+SAM = asam_jax.identity()
 MEASURES = {
-    "sharpness": functools.partial(asam_jax.sharpness, rho=0.1),
-    "maximizer": functools.partial(asam_jax.maximizer, rho=0.1),
-    "average_sharpness": functools.partial(
-        asam_jax.average_sharpness, sigma=0.1, key=jax.random.key(0)
-    ),
+    "sharpness": lambda loss: asam_jax.sharpness(loss, rho=0.1),
+    "steps": lambda loss: asam_jax.sharpness(loss, rho=0.1, steps=2, restarts=1),
+    "maximizer": lambda loss: lambda w, x: asam_jax.maximizer(loss, rho=0.1)(w, x)[1],
+    "average": lambda loss: lambda w, x: asam_jax.average_sharpness(loss, sigma=0.1)(w, x, KEY),
+    "profile": lambda loss: lambda w, x: asam_jax.radius_profile(loss)(w, x, [0.1]).rise[0],
 }
 
 
 def square(w, x):
     return jnp.mean(jnp.square(x @ w))
-
-
-def test_a_loss_is_read_anew_in_each_call_and_compiled_once():
-    """What it closes over may have changed: an array, a number, an attribute."""
-
-    class Loss:
-        shift = 0.0
-
-        def __call__(self, w, x):
-            return jnp.mean((x @ w - center["mean"] - self.shift) ** 2)
-
-    def closed(w, x, mean):
-        residual = x @ w - mean
-        grads = 2 * x.T @ residual / len(x)
-        eps = 0.1 * grads / np.linalg.norm(grads)
-        return np.mean((x @ (w + eps) - mean) ** 2) - np.mean(residual**2)
-
-    center, loss = {"mean": jnp.array(0.0)}, Loss()
-    w, x = np.array([0.7, -0.4], np.float32), np.arange(16, dtype=np.float32).reshape(8, 2) / 8
-    measure = functools.partial(asam_jax.sharpness, loss, w, x, operator=asam_jax.identity())
-    np.testing.assert_allclose(measure(rho=0.1), closed(w, x, 0.0), rtol=1e-4)
-    compiled = _programs._compiled.cache_info().misses
-    center["mean"] = jnp.array(3.0)
-    np.testing.assert_allclose(measure(rho=0.1), closed(w, x, 3.0), rtol=1e-4)
-    assert _programs._compiled.cache_info().misses == compiled  # an array is an argument
-    loss.shift = 1.0
-    np.testing.assert_allclose(measure(rho=0.1), closed(w, x, 4.0), rtol=1e-4)
 
 
 @dataclasses.dataclass
@@ -70,79 +47,268 @@ class Weighted(eqx.Module):
         return jnp.mean(self.weight * jnp.square(x @ w))
 
 
+def test_what_a_loss_closes_over_is_read_when_it_is_traced():
+    """As under jax.jit: a new measure sees what has changed."""
+
+    def closed(mean):
+        residual = X @ np.asarray(W) - mean
+        grads = 2 * X.T @ residual / len(X)
+        eps = 0.1 * grads / np.linalg.norm(grads)
+        return np.mean((X @ (np.asarray(W) + eps) - mean) ** 2) - np.mean(residual**2)
+
+    center = {"mean": jnp.array(0.0)}
+    loss = lambda w, x: jnp.mean((x @ w - center["mean"]) ** 2)  # noqa: E731
+    measure = asam_jax.sharpness(loss, rho=0.1, operator=SAM)
+    np.testing.assert_allclose(measure(W, X), closed(0.0), rtol=1e-4)
+    center["mean"] = jnp.array(3.0)
+    np.testing.assert_allclose(measure(W, X), closed(0.0), rtol=1e-4)
+    anew = asam_jax.sharpness(loss, rho=0.1, operator=SAM)
+    np.testing.assert_allclose(anew(W, X), closed(3.0), rtol=1e-4)
+
+
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 def test_losses_without_a_hash(measure):
-    expected = 0.5 * np.asarray(jax.tree.leaves(measure(square, W, X))[-1])
+    expected = 0.5 * np.asarray(measure(square)(W, X))
     for loss in (Scaled(), Weighted(jnp.full(8, 0.5))):
-        np.testing.assert_allclose(jax.tree.leaves(measure(loss, W, X))[-1], expected, rtol=1e-4)
+        np.testing.assert_allclose(measure(loss)(W, X), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-def test_losses_that_are_no_scalar(measure):
+@pytest.mark.parametrize("name", ["sharpness", "average", "profile"])
+def test_losses_that_are_no_scalar(name):
     cases = {
-        r"got shape \(8,\) of float32; take the mean": lambda w, x: jnp.square(x @ w),
-        r"got a tuple; return the loss alone": lambda w, x: (square(w, x), {}),
-        r"got int32, which is not real": lambda w, x: jnp.sum(x @ w > 0),
-        r"got None": lambda w, x: None,
+        r"got shape \(8,\) of float32; take jnp.mean": lambda w, x: jnp.square(x @ w),
+        r"got tuple.*return the loss alone": lambda w, x: (square(w, x), {}),
+        r"got int32": lambda w, x: jnp.sum(x @ w > 0),
+        r"got NoneType": lambda w, x: None,
     }
     for message, loss in cases.items():
         with pytest.raises(TypeError, match=f"loss_fn must return a scalar.*{message}"):
-            measure(loss, W, X)
+            MEASURES[name](loss)(W, X)
 
 
-def test_counts_of_numpy_and_jax():
-    """The mean over groups is the mean of the groups' own values."""
-    two = np.mean([asam_jax.sharpness(square, W, X[i : i + 2], rho=0.1) for i in (0, 2, 4, 6)])
-    for m in (2, np.int32(2), np.int64(2), jnp.array(2)):
-        np.testing.assert_allclose(asam_jax.sharpness(square, W, X, rho=0.1, m=m), two, rtol=1e-5)
-    for bad in (True, 2.0, np.float32(2), 3):
-        with pytest.raises(ValueError, match="m must be a positive integer that divides"):
-            asam_jax.sharpness(square, W, X, rho=0.1, m=bad)
-    args = dict(sigma=0.1, key=jax.random.key(0))
-    np.testing.assert_array_equal(
-        asam_jax.average_sharpness(square, W, X, samples=np.int64(4), **args),
-        asam_jax.average_sharpness(square, W, X, samples=4, **args),
+def test_counts_of_numpy():
+    one = asam_jax.sharpness(square, rho=0.1)
+    two = np.mean([one(W, X[i : i + 2]) for i in (0, 2, 4, 6)])
+    for m in (2, np.int32(2), np.int64(2)):
+        np.testing.assert_allclose(asam_jax.sharpness(square, rho=0.1, m=m)(W, X), two, rtol=1e-5)
+    for keywords, said in [
+        ({"m": True}, "m must be an integer of at least 1"),
+        ({"m": 2.0}, "m must be an integer of at least 1"),
+        ({"m": 3}, "m must divide the batch"),
+        ({"m": 4, "batch_size": 3}, "batch_size the group"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            asam_jax.sharpness(square, rho=0.1, **keywords)(W, X)
+    average = lambda n: asam_jax.average_sharpness(square, sigma=0.1, samples=n)(W, X, KEY)  # noqa: E731
+    np.testing.assert_array_equal(average(np.int64(4)), average(4))
+
+
+def test_bad_arguments():
+    for keywords, error, said in [
+        ({"rho": -1.0}, ValueError, "rho must be at least 0"),
+        ({"rho": 0.1, "p": 0.5}, ValueError, "p must be at least 1"),
+        ({"rho": 0.1, "steps": 0}, ValueError, "steps must be an integer of at least 1"),
+        ({"rho": 0.1, "restarts": -1}, ValueError, "restarts must be an integer of at least 0"),
+        ({"rho": 0.1, "operator": 1.0}, TypeError, "operator must be callable"),
+        ({"rho": 0.1, "operator": asam_jax.elementwise}, TypeError, "must be called"),
+    ]:
+        for measure in (asam_jax.sharpness, asam_jax.maximizer):
+            with pytest.raises(error, match=said):
+                measure(square, **keywords)
+    with pytest.raises(ValueError, match="sigma must be at least 0"):
+        asam_jax.average_sharpness(square, sigma=-1.0)
+    for measure in MEASURES.values():
+        with pytest.raises(TypeError, match="loss_fn must be callable"):
+            measure(None)(W, X)
+        with pytest.raises(TypeError, match="params has dtype int32"):
+            measure(square)(jnp.arange(2), X)
+
+
+def test_a_graph_is_a_batch_and_nothing_is_none():
+    """Leaves of their own leading axes, against the same loss over a closure."""
+    graph = collections.namedtuple("Graph", "nodes senders receivers")(
+        jax.random.normal(KEY, (5, 2)), jnp.arange(7) * 2 % 5, jnp.arange(7) % 5
     )
 
+    def loss(w, g):
+        messages = jax.ops.segment_sum((g.nodes @ w)[g.senders], g.receivers, 5)
+        return jnp.mean((messages - 1) ** 2)
 
-@pytest.mark.parametrize("name", ["sharpness", "average_sharpness"])
-def test_a_batch_of_no_examples(name):
-    with pytest.raises(ValueError, match="batch must hold an example at least"):
-        MEASURES[name](square, W, X[:0])
-
-
-def test_an_operator_of_numpy():
-    operator = lambda w: np.abs(np.asarray(w)) + 0.01  # noqa: E731
-    expected = asam_jax.sharpness(square, W, X, rho=0.1, operator=asam_jax.elementwise())
-    np.testing.assert_allclose(
-        asam_jax.sharpness(square, W, X, rho=0.1, operator=operator), expected, rtol=1e-5
-    )
+    for measure in MEASURES.values():
+        expected = measure(lambda w, _: loss(w, graph))(W, ())
+        np.testing.assert_allclose(measure(loss)(W, graph), expected, rtol=1e-5)
+        with pytest.raises(ValueError, match="batch must hold an example at least"):
+            measure(square)(W, X[:0])
+    with pytest.raises(ValueError, match=r"one leading axis of examples in common.*\(5,\), \(7,\)"):
+        asam_jax.sharpness(loss, rho=0.1, m=1)(W, graph)
 
 
-def test_a_frozen_leaf_whose_gradient_is_no_number():
-    params = {"frozen": jnp.zeros(2), "head": jnp.ones(1)}
-    operator = asam_jax.masked(asam_jax.identity(), {"frozen": False, "head": True})
+@pytest.mark.parametrize("name", ["sharpness", "steps", "profile"])
+@pytest.mark.parametrize("frozen", [False, np.array([False, True]), jnp.array([False, False])])
+def test_a_frozen_parameter_whose_gradient_is_no_number(name, frozen):
+    """Each trained entry has gradient 1, so L(w + eps) - L(w) is rho times its length."""
+    params = {"frozen": jnp.array([0.0, 1.0]), "head": jnp.ones(1)}
+    operator = asam_jax.masked(SAM, {"frozen": frozen, "head": True})
+    loss = lambda w, x: jnp.sqrt(w["frozen"][0]) + w["frozen"][1] + w["head"][0]  # noqa: E731
+    trained = np.sqrt(1 + np.sum(frozen))
+    if name == "profile":
+        profile = asam_jax.radius_profile(loss, operator=operator)(params, X, [0.5])
+        np.testing.assert_allclose(profile.slope, trained, rtol=1e-6)
+        value = profile.rise[0]
+    else:
+        steps = 3 if name == "steps" else 1
+        value = asam_jax.sharpness(loss, rho=0.5, operator=operator, steps=steps)(params, X)
+    np.testing.assert_allclose(value, 0.5 * trained, rtol=1e-5)
 
-    def loss(w, x):  # the root has no derivative at 0
-        return jnp.sum(jnp.sqrt(w["frozen"])) + jnp.sum(w["head"])
 
-    for steps in (1, 3):
-        value = asam_jax.sharpness(loss, params, X, rho=0.5, operator=operator, steps=steps)
-        np.testing.assert_allclose(value, 0.5, rtol=1e-6)
-
-
-def test_the_error_of_an_average_falls_with_the_draws():
-    """To sigma^2 / 2 times the trace of T H T, from a rise of a millionth of the loss."""
+def test_a_kept_measure_is_traced_and_compiled_once_whatever_the_loss_does():
+    """Also with a callback in the loss and in groups; a NumPy data set comes group by group."""
+    traces, seen = [], []
 
     def loss(w, x):
-        logits = x @ w
-        return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - logits[:, 0])
+        assert x.shape == (2, 2)
+        traces.append(1)
+        jax.debug.callback(seen.append, jnp.sum(w))
+        return square(w, x)
 
-    w = 0.1 * jax.random.normal(jax.random.key(1), (5, 10))
-    x = jax.random.normal(jax.random.key(0), (32, 5))
-    t = np.abs(np.asarray(w, np.float64)) + 0.01
-    p = np.asarray(jax.nn.softmax(x @ w, axis=-1), np.float64)
-    diagonal = np.einsum("ni,nc->ic", np.asarray(x, np.float64) ** 2, p * (1 - p)) / 32
-    expected = 0.01**2 / 2 * np.sum(t**2 * diagonal)
-    value = asam_jax.average_sharpness(loss, w, x, sigma=0.01, key=jax.random.key(7), samples=1000)
-    np.testing.assert_allclose(value, expected, rtol=0.05)
+    for keywords in ({}, {"steps": 3, "restarts": 1}):
+        measure = asam_jax.sharpness(loss, rho=0.1, m=2, **keywords)
+        measure(W, X)
+        before = len(traces)
+        assert before == 2  # with the gradient and without
+        measure(2 * W, X + 1)
+        assert len(traces) == before
+        traces.clear()
+    jax.effects_barrier()
+    assert len(seen) == 2 * 4 * (2 + 2 * 4)  # a step: 2 losses; an ascent of 3: 4
+
+
+def test_arrays_are_freed_with_the_measure():
+    def live():
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    def measured(number):
+        data = jnp.full((250_000,), float(number))
+        inner = jax.jit(lambda w: jnp.mean(data) * jnp.sum(w**2))
+        for loss in (lambda w, x: inner(w), lambda w, x: jnp.mean(data) * jnp.sum(w**2)):
+            for steps in (1, 2):
+                asam_jax.sharpness(loss, rho=0.1, steps=steps, restarts=0)(W, X)
+
+    measured(0)
+    base = live()
+    for number in range(3):
+        measured(number)
+    assert live() <= base
+
+
+def test_a_numpy_array_in_the_loss_goes_to_the_device_once():
+    """Not once for each of 16 groups: in the compiled program it is a constant."""
+    table = np.ones((64, 3), np.float32)
+    asked = []
+
+    class Table(np.ndarray):
+        def __array__(self, *args, **kwargs):
+            asked.append(1)
+            return np.asarray(table)
+
+    loss = lambda w, i: jnp.asarray(table.view(Table))[i[0, 0], 0] * jnp.sum(w**2)  # noqa: E731
+    measure = asam_jax.sharpness(loss, rho=0.1, m=1)
+    measure(W, np.zeros((16, 1), np.int32))
+    first = len(asked)
+    measure(W, np.zeros((16, 1), np.int32))
+    assert len(asked) == first <= 4
+
+
+def test_the_derivative_of_sharpness():
+    """Against central differences, at parameters of which half are zero."""
+    y = jnp.array([1.0, -1.0])
+    x = jnp.array([[1.0, 2.0], [0.5, -1.0]])
+    w = {"a": jnp.array([0.3, -0.2]), "b": jnp.zeros(2)}
+    loss = lambda w, x: jnp.mean(((x * w["a"][None]) @ w["b"] - y) ** 2)  # noqa: E731
+    measure = asam_jax.sharpness(loss, rho=0.1)
+    with jax.enable_x64(True):
+        w, x, y = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (w, x, y))
+        grads = jax.grad(measure)(w, x)
+        for name, entry in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
+            moved = [
+                measure({**w, name: w[name].at[entry].add(h)}, x) for h in (1e-6, -1e-6)
+            ]
+            expected = (moved[0] - moved[1]) / 2e-6
+            if name == "a":  # |w| + eta is not smooth at b = 0
+                np.testing.assert_allclose(grads[name][entry], expected, rtol=1e-4, atol=1e-8)
+            assert np.isfinite(grads[name][entry])
+
+
+def test_float32_is_the_limit_of_a_difference_of_large_losses():
+    """2 rho |g| to first order, of a loss of 1e8: in float64 alone."""
+    x = np.asarray(jax.random.normal(KEY, (16, 2)), np.float64)
+    loss = lambda w, x: jnp.mean((x @ w - 1e4) ** 2)  # noqa: E731
+    w = np.array([1.0, 2.0])
+    g = 2 * x.T @ (x @ w - 1e4) / 16
+    with jax.enable_x64(True):
+        value = asam_jax.sharpness(loss, rho=1e-4, operator=SAM)(w, x)
+    np.testing.assert_allclose(value, 1e-4 * np.linalg.norm(g), rtol=1e-3)
+
+
+@pytest.mark.parametrize("types", [AxisType.Explicit, AxisType.Auto])
+def test_a_mesh_gives_one_devices_value(types):
+    """A batch cut into groups that fit the mesh and into smaller ones; parameters cut, too."""
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(types,))
+    w = {"kernel": jax.random.normal(KEY, (4, 6)), "bias": jnp.zeros(6)}
+    x = jax.random.normal(jax.random.key(1), (4, 4))
+    loss = lambda w, x: jnp.mean((jnp.tanh(x @ w["kernel"]) + w["bias"][None] - 1) ** 2)  # noqa: E731
+    put = lambda a, *spec: jax.device_put(a, NamedSharding(mesh, P(*spec)))  # noqa: E731
+    whole = jax.tree.map(lambda a: put(a), w)
+    cut = {"kernel": put(w["kernel"], None, "x"), "bias": put(w["bias"], "x")}
+    profile = asam_jax.radius_profile(loss, m=2)
+    measures = {
+        "m=2": (asam_jax.sharpness(loss, rho=0.5, m=2), whole, put(x, "x")),
+        "m=1": (asam_jax.sharpness(loss, rho=0.5, m=1), whole, put(x, "x")),
+        "profile": (lambda w, x: profile(w, x, [0.5]).slope, whole, put(x, "x")),
+        "steps": (asam_jax.sharpness(loss, rho=0.5, steps=3, restarts=1), cut, put(x)),
+        "average": (
+            lambda w, x: asam_jax.average_sharpness(loss, sigma=0.1)(w, x, KEY), cut, put(x),
+        ),
+    }  # fmt: skip
+    for name, (measure, params, batch) in measures.items():
+        expected = measure(w, x)
+        np.testing.assert_allclose(measure(params, batch), expected, rtol=1e-4, err_msg=name)
+        if types == AxisType.Explicit and name in ("m=1", "steps"):
+            with jax.set_mesh(mesh):
+                np.testing.assert_allclose(measure(params, batch), expected, rtol=1e-4)
+
+
+def test_inside_shard_map_each_device_has_its_own_value():
+    """So that their mean is that over groups of a device's examples, whatever the types are."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    w = {"kernel": jax.random.normal(KEY, (4, 2)), "bias": jnp.zeros(2)}
+    x = jax.random.normal(jax.random.key(1), (16, 4)) + jnp.arange(16.0)[:, None] / 8
+    loss = lambda w, x: jnp.mean((x @ w["kernel"] + w["bias"][None] - 1) ** 2)  # noqa: E731
+
+    def mapped(measure, check_vma=True, mean=lambda value: jax.lax.pmean(value, "data")):
+        f = lambda w, x: mean(measure(w, x))  # noqa: E731
+        specs = {"in_specs": (P(), P("data")), "out_specs": P(), "check_vma": check_vma}
+        return jax.jit(jax.shard_map(f, mesh=mesh, **specs))(w, x)
+
+    profile = lambda m=None: asam_jax.radius_profile(loss, m=m)  # noqa: E731
+    cases = {
+        "slope": (lambda w, x: profile()(w, x, [0.5]).slope, profile(4)(w, x, [0.5]).slope),
+        "rise": (lambda w, x: profile()(w, x, [0.5]).rise[0], profile(4)(w, x, [0.5]).rise[0]),
+    }
+    for name, m, keywords in [("own", None, {}), ("m=2", 2, {}), ("steps", None, {"steps": 3})]:
+        here, there = (asam_jax.sharpness(loss, rho=0.5, m=n, **keywords) for n in (m, m or 4))
+        cases[name] = (here, there(w, x))
+        keywords["restarts"] = 0
+    for name, (measure, expected) in cases.items():
+        for check_vma in (True, False):
+            value = mapped(measure, check_vma)
+            if name != "steps":  # the corners of a device are not those of the group
+                np.testing.assert_allclose(value, expected, rtol=1e-5, err_msg=name)
+    # A loss that averages itself has one value on all devices: that of the whole batch.
+    shared = lambda w, x: jax.lax.pmean(loss(w, x), "data")  # noqa: E731
+    for steps in (1, 3):
+        here = asam_jax.sharpness(shared, rho=0.5, steps=steps)
+        there = asam_jax.sharpness(loss, rho=0.5, steps=steps)
+        np.testing.assert_allclose(mapped(here, mean=lambda v: v), there(w, x), rtol=1e-5)

@@ -16,7 +16,6 @@ import pytest
 
 import asam_jax
 
-WHOLE = [np.arange(many.BATCH)]
 BFLOAT16, FLOAT16 = 10 * 2.0**-9, 10 * 2.0**-12
 LR, SCALE = 0.1, 2.0**10
 
@@ -24,7 +23,7 @@ LR, SCALE = 0.1, 2.0**10
 def computed_in(dtype, params, x, y):
     """The loss with every operation in `dtype`, returned in float32."""
     cast = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)  # noqa: E731
-    return many.loss(jnp, cast(params), *cast((x, y))).astype(jnp.float32)
+    return many.loss(cast(params), *cast((x, y))).astype(jnp.float32)
 
 
 def as_float64(tree):
@@ -35,7 +34,7 @@ def test_float32_parameters_with_bfloat16_compute():
     params, x, y = many.problem()
     step = asam_jax.value_and_grad(functools.partial(computed_in, jnp.bfloat16), rho=many.RHO)
     value, grads = jax.jit(step)(params, x, y)
-    expected_value, expected = many.reference(params, x, y, WHOLE)
+    expected_value, expected = many.reference(params, x, y, many.WHOLE)
     assert {g.dtype for g in grads.values()} == {jnp.dtype("float32")}
     assert float(value) == pytest.approx(expected_value, rel=BFLOAT16)
     many.close(grads, expected, tolerance=BFLOAT16)
@@ -56,7 +55,7 @@ def test_bfloat16_parameters():
     grad_fn = jax.grad(lambda w: computed_in(jnp.bfloat16, w, x, y))
     updates, _ = tx.update(grad_fn(stored), tx.init(stored), stored, grad_fn=grad_fn)
     assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype("bfloat16")}
-    _, ascended = many.reference(as_float64(stored), x, y, WHOLE)
+    _, ascended = many.reference(as_float64(stored), x, y, many.WHOLE)
     many.close(as_float64(updates), {n: -LR * g for n, g in ascended.items()}, 2 * BFLOAT16)
 
 
@@ -75,7 +74,7 @@ def test_eps_does_not_depend_on_the_loss_scale():
     many.close(eps[1], eps[0], tolerance=2.0**-16)
 
 
-def test_unscaling_behind_the_link_gives_the_unscaled_update():
+def test_unscaling_after_both_gradients_gives_the_unscaled_update():
     """Both passes are scaled, and one division after them serves."""
     params, x, y = many.problem()
     tx = optax.chain(asam_jax.sharpness_aware(many.RHO), optax.scale(1 / SCALE), optax.sgd(LR))
@@ -85,7 +84,7 @@ def test_unscaling_behind_the_link_gives_the_unscaled_update():
         grad_fn = scaled_gradient(x, y, SCALE)
         return tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)[0]
 
-    _, grads = many.reference(params, x * 0.25, y * 0.25, WHOLE)
+    _, grads = many.reference(params, x * 0.25, y * 0.25, many.WHOLE)
     many.close(update(params), {n: -LR * g for n, g in grads.items()}, FLOAT16)
 
 
@@ -96,7 +95,7 @@ def test_a_loss_scale_saves_gradients_that_float16_would_flush():
 
     def grad_fn_at(scale):
         def low(w):
-            wide = many.loss(jnp, {n: w[n].astype(jnp.float16) for n in w}, *cut)
+            wide = many.loss({n: w[n].astype(jnp.float16) for n in w}, *cut)
             return wide * jnp.float16(tiny * scale)
 
         cut = jnp.asarray(x * 0.25, jnp.float16), jnp.asarray(y * 0.25, jnp.float16)
@@ -112,8 +111,8 @@ def test_a_loss_scale_saves_gradients_that_float16_would_flush():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_an_overflow_comes_out_where_a_loss_scale_is_watched(dtype):
-    """apply_if_finite behind the link skips the step and counts it."""
+def test_an_overflow_propagates_to_where_a_loss_scale_is_watched(dtype):
+    """apply_if_finite skips the step and counts it."""
     params, x, y = many.problem()
     stored = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
     tx = optax.chain(asam_jax.sharpness_aware(many.RHO), optax.apply_if_finite(optax.sgd(LR), 5))

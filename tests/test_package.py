@@ -1,9 +1,8 @@
-"""What a user of the wheel gets: two dependencies, types, and no flax."""
+"""What a user of the wheel gets: the names, two dependencies, types, and no flax."""
 
 import ast
 import graphlib
 import inspect
-import itertools
 import pathlib
 import subprocess
 import sys
@@ -15,80 +14,97 @@ import asam_jax
 
 ROOT = pathlib.Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PROJECT = PYPROJECT["project"]
+
+NAMES = """asam sam sharpness_aware alternating friendly_ascent gsam_descent looksam_descent
+wsam_descent stable_descent decoupled_wsam momentum_ascent remember value_and_grad perturbation
+identity elementwise filterwise masked not_bias all_leaves flax_filter_axes torch_filter_axes
+sharpness maximizer average_sharpness radius_profile radius_at RadiusProfile typing"""
+TYPES = """Operator LeafPredicate FilterAxes LayerAxes Radius AxisName Descent SharpnessAwareState
+AlternatingState DecoupledState RememberState"""
+
+
+def test_the_public_names():
+    assert len(asam_jax.__all__) <= 30
+    assert set(asam_jax.__all__) - {"typing", "nnx"} == set(NAMES.split()) - {"typing"}
+    for name in TYPES.split():
+        assert hasattr(asam_jax.typing, name), name
+
+
+def test_they_are_typed_and_documented():
+    assert (ROOT / "asam_jax" / "py.typed").exists()
+    for name in asam_jax.__all__:
+        value = getattr(asam_jax, name)
+        if inspect.isfunction(value):
+            assert ">>>" in (value.__doc__ or ""), name
+
+
+def loaded_by(statement, before="jax, optax"):
+    """The packages that a statement loads beyond those that are loaded before."""
+    code = (
+        f"import sys, {before}; before = set(sys.modules); {statement}; "
+        "print(*{m.split('.')[0] for m in set(sys.modules) - before})"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+def test_it_imports_jax_and_optax_alone():
+    """And asam_jax.nnx alone imports flax."""
+    assert loaded_by("import asam_jax") - {"jax"} == {"asam_jax"}
+    assert "flax" in loaded_by("import asam_jax.nnx")
+    dependencies = PYPROJECT["project"]["dependencies"]
+    assert sorted(d.split(">=")[0] for d in dependencies) == ["jax", "optax"]
 
 
 def tracked():
-    """The project's files of text, result lines aside."""
+    """The project's files of text, results aside."""
     folders = ("asam_jax", "colab", "docs", "experiments", "tests", ".ci", ".github")
     paths = [*ROOT.glob("*"), *(p for f in folders for p in (ROOT / f).rglob("*"))]
     kinds = {".cff", ".css", ".ipynb", ".md", ".py", ".toml", ".yml"}
     return [p for p in paths if p.is_file() and (p.suffix in kinds or p.parent.name == ".ci")]
 
 
-def documented_assignments():
-    """Names that a module of the package assigns and explains in a string below."""
-    for path in (ROOT / "asam_jax").glob("*.py"):
-        body = ast.parse(path.read_text()).body
-        for node, text in itertools.pairwise(body):
-            if isinstance(node, ast.Assign) and isinstance(text, ast.Expr):
-                yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+def test_version_and_address_stand_in_one_place():
+    """But for the notebooks, which are made from sources that read them."""
+    project = PYPROJECT["project"]
+    assert "version" in project["dynamic"] and "version" not in project
+    repository = "/".join(project["urls"]["Repository"].split("/")[-2:])
+    for text, place in (
+        (f'"{asam_jax.__version__}"', ROOT / "asam_jax" / "__init__.py"),
+        (repository, ROOT / "pyproject.toml"),
+    ):
+        holders = [p for p in tracked() if text in p.read_text() and p.suffix != ".ipynb"]
+        assert holders == [place]
 
 
-def test_the_core_imports_jax_and_optax_alone():
-    """Whatever else is loaded was loaded by jax or optax."""
-    code = (
-        "import sys, jax, optax; before = set(sys.modules); import asam_jax; "
-        "print(*{m.split('.')[0] for m in set(sys.modules) - before})"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(out.stdout.split()) - {"jax"} == {"asam_jax"}
-
-
-def test_the_project_depends_on_jax_and_optax_alone():
-    assert sorted(d.split(">=")[0] for d in PROJECT["dependencies"]) == ["jax", "optax"]
-
-
-def test_the_version_stands_in_one_place():
-    assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
-    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "asam_jax/__init__.py"
-    holders = [p for p in tracked() if f'"{asam_jax.__version__}"' in p.read_text()]
-    assert holders == [ROOT / "asam_jax" / "__init__.py"]
-
-
-def test_the_repositorys_address_stands_in_one_place():
-    """But for the notebooks, which tests/test_notebooks.py compares with their sources."""
-    name = "/".join(PROJECT["urls"]["Repository"].split("/")[-2:])
-    holders = [p for p in tracked() if name in p.read_text() and p.suffix != ".ipynb"]
-    assert holders == [ROOT / "pyproject.toml"]
-    assert (ROOT / "pyproject.toml").read_text().count(name) == 1
-
-
-def test_it_is_typed_and_documented():
-    assert (ROOT / "asam_jax" / "py.typed").exists()
-    explained = set(documented_assignments())
-    for name in asam_jax.__all__:
-        value = getattr(asam_jax, name)
-        if inspect.isfunction(value) or inspect.isclass(value):
-            assert ">>>" in (value.__doc__ or ""), name
-        else:  # an alias of types, which has no docstring of its own
-            assert name in explained, name
-
-
-# Each file of the library that names what a later one builds on, in order; the others come after.
-FIRST = ["_checks", "_dtypes", "_names", "_rules", "_layouts", "_filters"]
-FIRST += ["_operators", "_masked", "_reductions", "_orders", "_perturbation"]
-# A room imports from itself and from rooms below it: each line stands on those under it, and the
-# rooms of one line know nothing of each other.
-ROOMS = [
-    ["__main__"],
-    ["commands"],
-    ["figures", "benchmarks"],
-    ["reporting"],
+# Each line imports from itself and from lines below it. Modules of one line of asam_jax know
+# nothing of each other; in experiments a folder may import from itself.
+LIBRARY = [
+    ["__init__"],
+    ["nnx"],
+    ["_measures"],
+    ["_radius", "_training", "_wrappers"],
+    ["_transform", "_momentum", "_descent"],
+    ["_perturbation"],
+    ["_operators"],
+    ["_tree", "_leaf_rules"],
+    ["_checks", "_collectives"],
+    ["typing"],
+]
+EXPERIMENTS = [
+    ["__main__", "cli"],
+    ["figures", "studies", "benchmarks", "reporting"],
     ["training"],
     ["models", "datasets"],
     ["config"],
 ]
+
+
+def module_file(name):
+    """The file of a module of this project, or None where there is no such module."""
+    path = ROOT.joinpath(*name.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.exists()), None)
 
 
 def imports(path, package):
@@ -98,17 +114,9 @@ def imports(path, package):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: imports are absolute here"
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if module_file(name) else node.module for name in whole}
-    return {name for name in found if name.split(".")[0] == package}
-
-
-def module_file(name):
-    """The file of a module of this project, or None where there is no such module."""
-    path = ROOT.joinpath(*name.split("."))
-    files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if file.exists()), None)
+            found |= {name if module_file(name) else str(node.module) for name in whole}
+    return {name for name in found if name.split(".")[0] == package and name != package}
 
 
 def graph(package):
@@ -126,25 +134,15 @@ def test_no_module_imports_itself_by_way_of_others(package):
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_the_librarys_imports_go_one_way():
-    """Each file imports only files that come before it in this order."""
-    places = {f"asam_jax.{name}": number for number, name in enumerate(FIRST)}
-    for name, imported in graph("asam_jax").items():
-        place = places.get(name, len(FIRST))
+@pytest.mark.parametrize(
+    ("package", "lines", "siblings"),
+    [("asam_jax", LIBRARY, False), ("experiments", EXPERIMENTS, True)],
+)
+def test_imports_go_one_way(package, lines, siblings):
+    level = {name: number for number, line in enumerate(lines) for name in line}
+    for module, imported in graph(package).items():
+        own = module.split(".")[1] if "." in module else lines[0][0]
         for other in imported:
-            assert name not in places or places.get(other, len(FIRST)) < place, (name, other)
-
-
-def test_a_room_imports_from_rooms_below_it():
-    level = {room: number for number, line in enumerate(ROOMS) for room in line}
-    for name, imported in graph("experiments").items():
-        room = name.split(".")[1] if "." in name else "__main__"
-        for other in imported - {"experiments"}:
-            below = other.split(".")[1]
-            assert room == below or level[room] < level[below], f"{name} imports {other}"
-    folders = {p.parent.name for p in (ROOT / "experiments").glob("*/__init__.py")}
-    assert folders == level.keys() - {"__main__"}
-
-
-def test_the_files_of_experiments_lie_in_rooms():
-    assert {p.name for p in (ROOT / "experiments").glob("*.py")} == {"__init__.py", "__main__.py"}
+            place = other.split(".")[1]
+            below = level[own] < level[place]
+            assert below or (siblings and own == place), f"{module} imports {other}"

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import many
 import numpy as np
 import optax
@@ -14,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import asam_jax
 
-loss = functools.partial(many.loss, jnp)
+loss = many.loss
 LR, MOMENTUM, STEPS = 0.1, 0.9, 3
 
 LAYOUTS = {
@@ -52,7 +51,7 @@ def trained_by_numpy():
     params, x, y = many.problem()
     trace = {name: np.zeros_like(w, np.float64) for name, w in params.items()}
     for _ in range(STEPS):
-        _, grads = many.reference(params, x, y, [np.arange(many.BATCH)])
+        _, grads = many.reference(params, x, y, many.WHOLE)
         trace = {name: MOMENTUM * trace[name] + grads[name] for name in params}
         params = {name: params[name] - LR * trace[name] for name in params}
     return params, trace
@@ -87,11 +86,11 @@ def test_eps_is_normalised_over_all_shards_and_lies_as_the_parameters(layout):
     params, (x, y), shardings = layout
 
     @jax.jit
-    def ascent(params):
+    def perturbed(params):
         grads = jax.grad(loss)(params, x, y)
         return asam_jax.perturbation(params, grads, rho=many.RHO)
 
-    eps = ascent(params)
+    eps = perturbed(params)
     lie_as(eps, shardings)
     host, x, y = many.problem()
     many.close(
@@ -122,7 +121,7 @@ def test_filters_that_are_cut_over_devices(p):
 
 
 def test_a_mesh_with_explicit_axes():
-    """There a sharding is part of an array's type; the ascent keeps it."""
+    """There a sharding is part of an array's type; the perturbation keeps it."""
     params, x, y = many.problem()
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
@@ -132,7 +131,7 @@ def test_a_mesh_with_explicit_axes():
         eps = jax.jit(functools.partial(asam_jax.perturbation, rho=many.RHO))(
             *[{"head": jax.device_put(w["head"], P("data"))} for w in (shared, grads)]
         )
-    expected_value, expected = many.reference(params, x, y, [np.arange(many.BATCH)])
+    expected_value, expected = many.reference(params, x, y, many.WHOLE)
     assert float(value) == pytest.approx(expected_value, rel=1e-5)
     many.close(jax.device_get(grads), expected)
     assert eps["head"].sharding.spec == P("data", None)

@@ -1,17 +1,19 @@
-"""Adaptive sharpness against closed forms, against other searches, and group by group."""
+"""Sharpness, its maximizer and average sharpness against closed forms and other searches."""
 
 import itertools
 import math
 
+import apgd
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 
 import asam_jax
-from asam_jax import _sharpness
 
 FEW_ORDERS = [1, 1.5, 2, math.inf]
 OPERATORS = {
@@ -19,6 +21,7 @@ OPERATORS = {
     "elementwise": asam_jax.elementwise(0.0),
     "shifted": asam_jax.elementwise(0.5),
 }
+KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 W = jnp.asarray(RNG.normal(size=6), jnp.float32)
 X = RNG.normal(size=(12, 6)).astype(np.float32)
@@ -50,9 +53,9 @@ def test_a_linear_losss_sharpness_is_the_dual_norm(operator, p):
     """rho ||T g||_q, with one step and with many."""
     q = {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
     expected = 0.3 * np.linalg.norm(scales(operator, W) * X.mean(0), q)
-    for steps in (1, 5):
-        value = asam_jax.sharpness(linear, W, X, rho=0.3, operator=operator, p=p, steps=steps)
-        assert float(value) == pytest.approx(expected, rel=1e-5)
+    for steps in (1, 3):
+        measure = asam_jax.sharpness(linear, rho=0.3, operator=operator, p=p, steps=steps)
+        assert float(measure(W, X)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_step_on_a_quadratic_loss():
@@ -60,7 +63,7 @@ def test_one_step_on_a_quadratic_loss():
     w = np.asarray(W, np.float64)
     t, g = np.abs(w) + 0.5, HESSIAN @ w
     eps = 0.3 * t**2 * g / np.linalg.norm(t * g)
-    value = asam_jax.sharpness(quadratic, W, X, rho=0.3, operator=OPERATORS["shifted"])
+    value = asam_jax.sharpness(quadratic, rho=0.3, operator=OPERATORS["shifted"])(W, X)
     assert float(value) == pytest.approx(g @ eps + 0.5 * eps @ HESSIAN @ eps, rel=1e-5)
 
 
@@ -78,7 +81,7 @@ def ball_maximum(h, g, rho):
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+@pytest.mark.parametrize("operator", [OPERATORS["identity"], OPERATORS["shifted"]])
 def test_many_steps_find_a_convex_quadratics_maximum(operator, p, x64):
     """A convex function is largest at a vertex of the region, where that is a polytope."""
     w = np.asarray(W, np.float64)
@@ -92,129 +95,157 @@ def test_many_steps_find_a_convex_quadratics_maximum(operator, p, x64):
             vertices = (s * row for s in (-rho, rho) for row in np.eye(6))
         expected = max(g @ u + 0.5 * u @ h @ u for u in map(np.asarray, vertices))
     steps, restarts = (60, 4) if p == 2 else (6, 40)
-    value = asam_jax.sharpness(
-        quadratic, w, X, rho=rho, operator=operator, p=p, steps=steps, restarts=restarts
+    measure = asam_jax.sharpness(
+        quadratic, rho=rho, operator=operator, p=p, steps=steps, restarts=restarts
     )
-    assert float(value) == pytest.approx(expected, rel=1e-6)
+    assert float(measure(w, X)) == pytest.approx(expected, rel=1e-6)
+
+
+def network_loss(w, batch):
+    x, labels = batch
+    h = jax.nn.relu(x @ w["k1"] + w["b1"][None])
+    h = jax.nn.relu(h @ w["k2"] + w["b2"][None])
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(h @ w["k3"], labels))
+
+
+def trained(seed):
+    """A small network after 60 steps on three overlapping clouds of points, and those points."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(3, size=60)
+    x = rng.normal(size=(60, 8)) + np.eye(3, 8)[labels]
+    shapes = {"k1": (8, 12), "k2": (12, 12), "k3": (12, 3)}
+    w = {name: rng.normal(size=shape) / np.sqrt(shape[0]) for name, shape in shapes.items()}
+    w |= {"b1": np.zeros(12), "b2": np.zeros(12)}
+    w, batch = jax.tree.map(jnp.asarray, (w, (x, labels)))
+    grad = jax.jit(jax.grad(network_loss))
+    for _ in range(60):
+        w = jax.tree.map(lambda a, g: a - 0.2 * g, w, grad(w, batch))
+    return w, batch
+
+
+@pytest.mark.parametrize(("scaled", "p", "rho"), [(True, 2, 1.0), (False, math.inf, 0.03)])
+def test_maxima_are_as_large_as_apgds(scaled, p, rho, x64):
+    """From w, and with random corners as the starts of ours (restarts) and of APGD's."""
+    operator = asam_jax.elementwise() if scaled else asam_jax.identity()
+    measures = [
+        asam_jax.sharpness(network_loss, rho=rho, operator=operator, p=p, steps=25, restarts=n)
+        for n in (0, 4)
+    ]
+    for seed in range(2):
+        w, batch = trained(seed)
+        t = ravel_pytree(jax.tree.map(lambda t, a: t * jnp.ones_like(a), operator(w), w))[0]
+        flat, unravel = ravel_pytree(w)
+        base = float(network_loss(w, batch))
+        at = lambda u: network_loss(unravel(flat + t * u), batch)  # noqa: B023, E731
+        compiled = jax.jit(jax.value_and_grad(at))
+
+        def rise(u):
+            value, gradient = compiled(u)  # noqa: B023
+            return float(value) - base, np.asarray(gradient)  # noqa: B023
+
+        corners = np.random.default_rng(seed).normal(size=(4, flat.size))
+        corners = np.sign(corners) if p == math.inf else corners / np.linalg.norm(corners[0])
+        found = [apgd.apgd(rise, rho * u, rho, p, 25) for u in (0 * corners[0], *corners)]
+        assert float(measures[0](w, batch)) >= 0.99 * found[0]
+        # Either search ends in a maximum near its start.
+        assert float(measures[1](w, batch)) >= 0.95 * max(found)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("m", [3, 12])
-def test_groups_are_averaged(m, steps):
-    groups = [
-        asam_jax.maximizer(wavy, W, X[i : i + m], rho=0.5, steps=steps, restarts=0)
-        for i in range(0, 12, m)
-    ]
-    for (eps, rise), i in zip(groups, range(0, 12, m), strict=True):
-        by_hand = wavy(W + eps, X[i : i + m]) - wavy(W, X[i : i + m])
+def test_groups_are_averaged_and_microbatches_change_nothing(steps):
+    measure = asam_jax.maximizer(wavy, rho=0.5, steps=steps, restarts=0)
+    groups = [measure(W, X[i : i + 6]) for i in (0, 6)]
+    for (eps, rise), i in zip(groups, (0, 6), strict=True):
+        by_hand = wavy(W + eps, X[i : i + 6]) - wavy(W, X[i : i + 6])
         np.testing.assert_allclose(rise, by_hand, atol=1e-6)
-    value = asam_jax.sharpness(wavy, W, X, rho=0.5, m=m, steps=steps, restarts=0)
-    assert float(value) == pytest.approx(np.mean([rise for _, rise in groups]), abs=1e-6)
+    expected = np.mean([rise for _, rise in groups])
+    for size in (None, 1, 3):
+        whole = asam_jax.sharpness(wavy, rho=0.5, m=6, steps=steps, restarts=0, batch_size=size)
+        for value in (whole(W, X), whole(W, jnp.asarray(X)), jax.jit(whole)(W, X)):
+            np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
-@given(seed=st.integers(0, 2**32 - 1), rho=st.floats(0.01, 5), p=st.sampled_from(FEW_ORDERS))
-def test_more_steps_and_restarts_never_find_less(seed, rho, p):
+@given(seed=st.integers(0, 2**32 - 1))
+def test_more_steps_and_restarts_never_find_less(seed):
     w = np.random.default_rng(seed).normal(size=6).astype(np.float32)
-    key = jax.random.key(seed % 1000)
-    values = [
-        float(asam_jax.sharpness(wavy, w, X, rho=rho, p=p, steps=steps, restarts=n, key=key))
-        for steps, n in [(1, 0), (2, 0), (5, 0), (5, 1), (5, 3)]
-    ]
+    values = [float(measure(w, X)) for measure in MORE_AND_MORE]
     assert all(b >= a - 1e-6 for a, b in itertools.pairwise(values))
     assert values[1] >= 0
 
 
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    p=st.sampled_from(FEW_ORDERS),
-    operator=st.sampled_from(list(OPERATORS.values())),
-    steps=st.sampled_from([1, 4, 11]),
-)
-def test_the_maximizer_lies_in_the_region(seed, p, operator, steps):
-    w = np.random.default_rng(seed).normal(size=6).astype(np.float32)
-    eps, rise = asam_jax.maximizer(wavy, w, X, rho=0.7, operator=operator, p=p, steps=steps)
-    assert np.linalg.norm(np.asarray(eps) / scales(operator, w), p) <= 0.7 * (1 + 1e-5)
-    assert float(rise) == pytest.approx(float(wavy(w + eps, X) - wavy(w, X)), abs=1e-5)
+MORE_AND_MORE = [
+    asam_jax.sharpness(wavy, rho=1.0, steps=steps, restarts=n)
+    for steps, n in [(1, 0), (2, 0), (5, 0), (5, 1), (5, 3)]
+]
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-def test_pieces_of_a_group_change_nothing(steps):
-    whole = asam_jax.sharpness(wavy, W, X, rho=0.5, m=6, steps=steps)
-    for size in (1, 2, 3):
-        cut = asam_jax.sharpness(wavy, W, X, rho=0.5, m=6, steps=steps, batch_size=size)
-        np.testing.assert_allclose(cut, whole, rtol=1e-4)
+@pytest.mark.parametrize("p", FEW_ORDERS)
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_the_maximizer_lies_in_the_region(p, operator):
+    measure = asam_jax.maximizer(wavy, rho=0.7, operator=operator, p=p, steps=6)
+    for seed in range(5):
+        w = np.random.default_rng(seed).normal(size=6).astype(np.float32)
+        eps, rise = measure(w, X)
+        assert np.linalg.norm(np.asarray(eps) / scales(operator, w), p) <= 0.7 * (1 + 1e-5)
+        assert float(rise) == pytest.approx(float(wavy(w + eps, X) - wavy(w, X)), abs=1e-5)
 
 
-@pytest.mark.parametrize("rolled", [0, 1])
-@pytest.mark.parametrize("steps", [1, 4])
-def test_traced_equals_eager(steps, rolled, monkeypatch):
-    def measure(w, x, rho):
-        return asam_jax.sharpness(
-            wavy, w, x, rho=rho, m=6, steps=steps, restarts=rolled, batch_size=3
-        )
-
-    expected = measure(W, X, 0.5)
-    monkeypatch.setattr(_sharpness, "rolled", lambda *_: bool(rolled))  # as on an accelerator
-    np.testing.assert_allclose(jax.jit(measure)(W, X, 0.5), expected, rtol=1e-5)
-
-
-def test_one_trace_for_many_groups_of_a_numpy_batch():
-    traces = []
-
-    def loss(w, x):
-        assert x.shape == (2, 6)  # a group, never the whole set
-        traces.append(x)
-        return linear(w, x)
-
-    for rho in (0.1, 0.2):
-        asam_jax.sharpness(loss, W, X, rho=rho, m=2)
-        asam_jax.sharpness(loss, W, X, rho=rho, m=2, steps=3)
-    assert len(traces) == 4 * 2  # one with the gradient, one without, in each call
-
-
-def test_coordinates_of_zero_scale_do_not_move():
-    w = jnp.array([1.0, 0.0, -2.0, 0.0, 1.0, 0.5])
+def test_coordinates_of_zero_scale_are_not_perturbed():
+    w, operator = jnp.array([1.0, 0.0, -2.0, 0.0, 1.0, 0.5]), asam_jax.elementwise(0.0)
     for steps in (1, 4):
-        eps, rise = asam_jax.maximizer(
-            wavy, w, X, rho=0.5, operator=asam_jax.elementwise(0.0), steps=steps
-        )
+        measure = asam_jax.maximizer(wavy, rho=0.5, operator=operator, steps=steps)
+        eps, rise = measure(w, X)
         np.testing.assert_array_equal(eps == 0, w == 0)
-        assert rise > 0
-    everywhere = asam_jax.sharpness(
-        wavy, 0 * w, X, rho=0.5, operator=asam_jax.elementwise(0.0), steps=4
-    )
-    assert everywhere == 0
+        assert rise > 0 and measure(0 * w, X)[1] == 0
+    average = asam_jax.average_sharpness(wavy, sigma=1.0, operator=operator)
+    assert average(0 * w, X, KEY) == 0
+    assert asam_jax.average_sharpness(wavy, sigma=0.0)(w, X, KEY) == 0
 
 
-def test_nan_comes_out():
+def test_nan_propagates_and_half_precision_gives_float32():
     for steps in (1, 3):
-        value = asam_jax.sharpness(lambda w, x: jnp.sum(w) * jnp.nan, W, X, rho=0.5, steps=steps)
-        assert jnp.isnan(value)
-
-
-def test_half_precision_parameters_give_a_float32_value():
-    def loss(w, x):
-        return jnp.mean(x.astype(w.dtype) @ w)
-
-    w = W.astype(jnp.bfloat16)
-    eps, rise = asam_jax.maximizer(loss, w, X, rho=0.5, steps=3)
+        measure = asam_jax.sharpness(lambda w, x: jnp.sum(w) * jnp.nan, rho=0.5, steps=steps)
+        assert jnp.isnan(measure(W, X))
+    loss = lambda w, x: jnp.mean(x.astype(w.dtype) @ w)  # noqa: E731
+    eps, rise = asam_jax.maximizer(loss, rho=0.5, steps=3)(W.astype(jnp.bfloat16), X)
     assert (eps.dtype, rise.dtype) == (jnp.bfloat16, jnp.float32)
 
 
-@pytest.mark.parametrize("size", [5, 0, -1, 2.0, True])
-def test_batch_size_that_does_not_divide_the_group(size):
-    with pytest.raises(ValueError, match="batch_size must be a positive integer that divides the"):
-        asam_jax.sharpness(linear, W, X, rho=0.1, m=6, batch_size=size)
+@pytest.mark.parametrize("name", ["identity", "shifted"])
+def test_a_quadratics_average_is_half_the_trace(name):
+    """sigma^2 / 2 tr(T H T), within five standard errors of the pairs that were drawn."""
+    samples, sigma, t = 600, 0.1, scales(OPERATORS[name], W)
+    thth = t[:, None] * HESSIAN * t
+    expected = 0.5 * sigma**2 * np.trace(thth)
+    error = sigma**2 * np.sqrt(np.sum(thth**2) / 2) / np.sqrt(samples / 2)
+    measure = asam_jax.average_sharpness(
+        quadratic, sigma=sigma, samples=samples, operator=OPERATORS[name]
+    )
+    assert float(measure(W, X, KEY)) == pytest.approx(expected, abs=5 * error)
+    assert 5 * error < 0.6 * expected
+    pairs = asam_jax.average_sharpness(linear, sigma=0.5, samples=4)
+    assert abs(float(pairs(W, X, KEY))) < 1e-6
 
 
-def test_other_bad_input():
-    with pytest.raises(ValueError, match="restarts must be an integer of at least 0"):
-        asam_jax.sharpness(linear, W, X, rho=0.1, steps=2, restarts=-1)
-    with pytest.raises(TypeError, match="p must be a number"):
-        asam_jax.sharpness(linear, W, X, rho=0.1, p="inf")
-    with pytest.raises(TypeError, match="loss_fn must be callable"):
-        asam_jax.maximizer(None, W, X, rho=0.1)
-    with pytest.raises(TypeError, match="operator must be callable"):
-        asam_jax.maximizer(linear, W, X, rho=0.1, operator=1.0)
-    with pytest.raises(TypeError, match="params has dtype int32"):
-        asam_jax.sharpness(linear, jnp.arange(6), X, rho=0.1)
+def test_the_error_of_an_average_falls_with_the_draws():
+    """To sigma^2 / 2 times the trace of T H T, from an increase of a millionth of the loss."""
+
+    def loss(w, x):
+        logits = x @ w
+        return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - logits[:, 0])
+
+    w = 0.1 * jax.random.normal(jax.random.key(1), (5, 10))
+    x = jax.random.normal(jax.random.key(0), (32, 5))
+    t = np.abs(np.asarray(w, np.float64)) + 0.01
+    p = np.asarray(jax.nn.softmax(x @ w, axis=-1), np.float64)
+    diagonal = np.einsum("ni,nc->ic", np.asarray(x, np.float64) ** 2, p * (1 - p)) / 32
+    expected = 0.01**2 / 2 * np.sum(t**2 * diagonal)
+    value = asam_jax.average_sharpness(loss, sigma=0.01, samples=1000)(w, x, jax.random.key(7))
+    np.testing.assert_allclose(value, expected, rtol=0.05)
+
+
+def test_microbatches_and_jit_do_not_change_an_average():
+    of = lambda size: asam_jax.average_sharpness(wavy, sigma=0.3, samples=3, batch_size=size)  # noqa: E731
+    whole = of(None)(W, X, KEY)
+    for value in (of(1)(W, X, KEY), of(4)(W, jnp.asarray(X), KEY), jax.jit(of(6))(W, X, KEY)):
+        np.testing.assert_allclose(value, whole, rtol=1e-4)

@@ -1,0 +1,136 @@
+"""Whose gradient makes eps under pmap, vmap and shard_map: each device's, a group's or all's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import many
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+from many import GRID, ONE_EACH, WHOLE
+
+import asam_jax
+
+loss = many.loss
+PAIRS, FOURS = list(GRID.reshape(4, 4)), list(GRID.transpose(1, 0, 2).reshape(2, 8))
+TWO = ("outer", "inner")
+
+SHARD_MAP = [
+    # mesh shape and names, perturb_axis_name, the examples that share an eps, check_vma
+    pytest.param((8,), ("data",), None, ONE_EACH, True, id="each device its own"),
+    pytest.param((8,), ("data",), "data", WHOLE, True, id="one for all"),
+    pytest.param((4, 2), TWO, None, ONE_EACH, True, id="two axes, each its own"),
+    pytest.param((4, 2), TWO, "inner", PAIRS, True, id="groups of two"),
+    pytest.param((4, 2), TWO, "outer", FOURS, True, id="groups of four"),
+    pytest.param((4, 2), TWO, TWO, WHOLE, True, id="two axes, one for all"),
+    pytest.param((8,), ("data",), None, ONE_EACH, False, id="each its own, no types"),
+    pytest.param((4, 2), TWO, "outer", FOURS, False, id="groups of four, no types"),
+]
+
+
+@pytest.mark.parametrize(("shape", "names", "perturb", "groups", "check_vma"), SHARD_MAP)
+def test_shard_map_equals_one_device(shape, names, perturb, groups, check_vma):
+    params, x, y = many.problem()
+    mapped = jax.shard_map(
+        many.both(names, perturb),
+        mesh=many.mesh(shape, names),
+        in_specs=(P(), P(names), P(names)),
+        out_specs=P(),
+        check_vma=check_vma,
+    )
+    (value, grads), updates = jax.jit(mapped)(params, x, y)
+    expected_value, expected = many.reference(params, x, y, groups)
+    assert float(value) == pytest.approx(expected_value, rel=1e-5)
+    many.close(grads, expected)
+    many.close(updates, expected)
+
+
+@pytest.mark.parametrize(
+    ("perturb", "groups"),
+    [(None, ONE_EACH), ("inner", PAIRS), ("outer", FOURS), (TWO, WHOLE)],
+    ids=["each part its own", "groups of two", "groups of four", "one for all"],
+)
+def test_a_vmap_inside_a_pmap_equals_one_device(perturb, groups):
+    """Four devices with two groups each; axes of pmap and of vmap are averaged over alike."""
+    params, x, y = many.problem()
+    inner = jax.vmap(many.both(TWO, perturb), axis_name="inner", in_axes=(None, 0, 0))
+    mapped = jax.pmap(
+        inner, axis_name="outer", in_axes=(None, 0, 0), devices=jax.local_devices()[:4]
+    )
+    found = mapped(params, x.reshape(4, 2, 2, 6), y.reshape(4, 2, 2, 4))
+    (value, grads), updates = jax.tree.map(lambda a: np.asarray(a).reshape(8, *a.shape[2:]), found)
+    expected_value, expected = many.reference(params, x, y, groups)
+    np.testing.assert_allclose(value, np.full(8, expected_value), rtol=1e-5)
+    for device in range(8):
+        many.close({name: g[device] for name, g in grads.items()}, expected)
+        many.close({name: g[device] for name, g in updates.items()}, expected)
+
+
+def test_the_choice_matters():
+    """The references differ by far more than the tolerance that tells them apart."""
+    params, x, y = many.problem()
+    own, group, shared = (many.reference(params, x, y, g)[1] for g in (ONE_EACH, PAIRS, WHOLE))
+    for a, b in ((own, group), (group, shared), (own, shared)):
+        assert np.abs(a["kernel"] - b["kernel"]).max() > 1e-2 * np.abs(b["kernel"]).max()
+
+
+def test_pmap_with_replicas_keeps_them_alike():
+    """Three steps on stacked parameters and state, which are donated."""
+    params, x, y = many.problem()
+    tx = asam_jax.asam(optax.sgd(0.05, momentum=0.9), many.RHO, axis_name="data")
+
+    @functools.partial(jax.pmap, axis_name="data", donate_argnums=(0, 1))
+    def step(params, state, x, y):
+        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        return optax.apply_updates(params, updates), state
+
+    stack = lambda tree: jax.tree.map(lambda a: jnp.stack([a] * 8), tree)  # noqa: E731
+    replicas, state = stack(params), stack(tx.init(params))
+    w, velocity = params, {name: 0.0 for name in params}
+    for _ in range(3):
+        replicas, state = step(replicas, state, x.reshape(8, 2, 6), y.reshape(8, 2, 4))
+        _, grads = many.reference(w, x, y, ONE_EACH)
+        velocity = {name: 0.9 * velocity[name] + grads[name] for name in w}
+        w = {name: w[name] - 0.05 * velocity[name] for name in w}
+    for device in range(8):
+        many.close({name: a[device] for name, a in replicas.items()}, w)
+
+
+def test_aux_is_each_devices_own():
+    def with_aux(params, x, y):
+        return loss(params, x, y), jnp.sum(x).reshape(1)
+
+    params, x, y = many.problem()
+    step = asam_jax.value_and_grad(with_aux, rho=many.RHO, has_aux=True, axis_name="data")
+    mapped = jax.shard_map(
+        step,
+        mesh=many.mesh((8,), ("data",)),
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=((P(), P("data")), P()),
+    )
+    (_, sums), _ = jax.jit(mapped)(params, x, y)
+    np.testing.assert_allclose(sums, x.reshape(8, 2, 6).sum(axis=(1, 2)), rtol=1e-5)
+
+
+def test_a_decision_that_differs_between_devices():
+    """They would wait for each other; it is refused where types tell."""
+    params, x, y = many.problem()
+    tx = asam_jax.sharpness_aware(many.RHO, axis_name="data")
+
+    def step(params, x, y):
+        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+        grads = grad_fn(many.varying(params, x, "data"))
+        perturb = optax.tree.norm(grads) > 1
+        return tx.update(grads, tx.init(params), params, grad_fn=grad_fn, perturb=perturb)[0]
+
+    mapped = jax.shard_map(
+        step,
+        mesh=many.mesh((8,), ("data",)),
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P(),
+    )
+    with pytest.raises(ValueError, match=r"perturb varies over \('data',\)"):
+        jax.eval_shape(mapped, params, x, y)

@@ -1,0 +1,242 @@
+"""Every variant of a step against the same step written out in NumPy float64."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import many
+import numpy as np
+import optax
+import pytest
+from variants import (
+    LR,
+    RULES,
+    STEPS,
+    VARIANTS,
+    by_hand,
+    exact,
+    mix,
+    optimizer,
+    orthogonal,
+    perturbed,
+    trained,
+    zeros,
+)
+
+import asam_jax
+
+loss = many.loss
+
+
+def sgd_with(**arguments):
+    return optax.chain(asam_jax.sharpness_aware(many.RHO, **arguments), optax.sgd(LR))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_variant_takes_the_steps_of_its_paper(name):
+    many.close(trained(optimizer(name))[0], by_hand(RULES[name]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(every=1, descent=asam_jax.looksam_descent(0.9)),
+        dict(descent=asam_jax.gsam_descent(0.0)),
+        dict(descent=asam_jax.wsam_descent(0.5)),
+        dict(ascent=asam_jax.friendly_ascent(0.0)),
+        dict(ascent=optax.ema(0.0, debias=False)),
+    ],
+    ids=["looksam", "gsam", "wsam", "friendly", "ema"],
+)
+def test_in_its_limit_a_variant_is_asam(arguments):
+    many.close(trained(sgd_with(**arguments), steps=2)[0], by_hand(exact, steps=2))
+
+
+def test_wsam_without_weight_is_gradient_descent():
+    params, _ = trained(sgd_with(descent=asam_jax.wsam_descent(0.0)), steps=2)
+    many.close(params, by_hand(lambda memory, number, w, batch: batch.gradient(w), steps=2))
+
+
+def test_a_schedule_of_rho_reads_the_step():
+    rho = optax.linear_schedule(0.1, 0.5, STEPS)
+    rule = lambda memory, number, w, batch: batch.second(w, 0.1 + 0.4 * number / STEPS)  # noqa: E731
+    tx = optax.chain(asam_jax.sharpness_aware(rho), optax.sgd(LR))
+    params, state = trained(tx)
+    many.close(params, by_hand(rule))
+    assert int(state[0].step) == STEPS
+
+
+def test_a_negative_radius_of_a_schedule_points_downhill():
+    """Nothing is clamped: eps = rho T^2 g / ||T g|| to the letter."""
+    rho = lambda step: 0.1 - 0.2 * step.astype(jnp.float32)  # noqa: E731
+    tx = optax.chain(asam_jax.sharpness_aware(rho), optax.sgd(LR))
+    rule = lambda memory, number, w, batch: batch.second(w, rho=0.1 - 0.2 * number)  # noqa: E731
+    many.close(trained(tx, steps=3)[0], by_hand(rule, steps=3))
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_the_second_gradient_is_taken_where_every_says(jit):
+    """The gradient function reports each time it runs."""
+    runs = []
+    w = jnp.array([3.0, -2.0])
+
+    def grad_fn(w):
+        jax.debug.callback(lambda: runs.append(1))
+        return 2 * w
+
+    tx = asam_jax.sharpness_aware(0.5, every=3)
+    step = lambda state: tx.update(w, state, w, grad_fn=grad_fn)[1]  # noqa: E731
+    step, state, seen = jax.jit(step) if jit else step, tx.init(w), []
+    for _ in range(5):
+        state = jax.block_until_ready(step(state))
+        jax.effects_barrier()
+        seen.append(len(runs))
+    assert seen == [1, 1, 1, 2, 2]
+
+
+def test_perturb_overrules_every():
+    params, x, y = many.problem()
+    grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+    tx = asam_jax.sharpness_aware(many.RHO, every=2)
+
+    @functools.partial(jax.jit, static_argnames="static")
+    def update(state, static, traced):
+        perturb = traced if static is None else static
+        return tx.update(grad_fn(params), state, params, grad_fn=grad_fn, perturb=perturb)
+
+    second = many.reference(params, x, y, many.WHOLE)[1]
+    plain = many.gradient(params, x, y)
+    state = tx.init(params)
+    for static, traced, expected in [
+        (False, None, plain),
+        (True, None, second),
+        (None, True, second),
+        (None, False, plain),
+        (None, None, second),
+        (None, None, plain),
+    ]:
+        updates, state = update(state, static, traced)
+        many.close(updates, expected)
+
+
+@pytest.mark.parametrize("perturb", [True, np.False_, np.array(False), jnp.array(True)])
+def test_a_known_perturb_traces_one_branch(perturb):
+    calls = []
+    w = jnp.array([3.0, -2.0])
+    tx = asam_jax.sharpness_aware(0.5)
+    grad_fn = lambda w: calls.append(1) or w  # noqa: E731
+    updates, _ = tx.update(w, tx.init(w), w, grad_fn=grad_fn, perturb=perturb)
+    assert len(calls) == int(perturb)
+    assert bool(jnp.array_equal(updates, w)) != bool(perturb)
+
+
+@pytest.mark.parametrize("perturb", ["no", np.array([True])])
+def test_a_perturb_that_is_no_boolean(perturb):
+    w = jnp.ones(2)
+    for tx in (asam_jax.sharpness_aware(0.5), asam_jax.alternating(optax.sgd(0.1), 0.5)):
+        with pytest.raises(TypeError, match=r"^perturb must be "):
+            tx.update(w, tx.init(w), w, grad_fn=lambda w: w, perturb=perturb)
+
+
+def test_nothing_or_one_tree_is_kept():
+    params, _, _ = many.problem()
+    size = sum(a.size for a in params.values())
+
+    def kept(tx):
+        return sum(a.size for a in jax.tree.leaves(tx.init(params))) // size
+
+    expected = {"LookSAM": 1, "Friendly SAM": 1}
+    for name in RULES:
+        assert kept(optimizer(name)) == expected.get(name, 0), name
+    assert kept(asam_jax.remember()) == 1
+
+
+def test_a_gradient_of_a_part_of_the_batch_may_make_eps():
+    params, x, y = many.problem()
+    at = perturbed(params, many.gradient(params, x[:4], y[:4]))
+    expected = many.gradient(at, x, y)
+
+    tx = asam_jax.sharpness_aware(many.RHO)
+    part = jax.grad(loss)(params, x[:4], y[:4])
+    grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+    many.close(tx.update(part, tx.init(params), params, grad_fn=grad_fn)[0], expected)
+
+    step = asam_jax.value_and_grad(
+        lambda w, x, y: (loss(w, x, y), x[0, 0]),
+        rho=many.RHO,
+        has_aux=True,
+        ascent_fun=lambda w, x, y: loss(w, x[:4], y[:4]),
+    )
+    (value, aux), grads = jax.jit(step)(params, x, y)
+    many.close(grads, expected)
+    np.testing.assert_allclose(value, many.numpy_loss(np, at, x, y), rtol=1e-5)
+    assert aux == x[0, 0]
+
+
+@pytest.mark.usefixtures("flax_promotes")
+def test_an_ascent_by_the_moving_average_of_gradients_of_parts():
+    def rule(memory, number, w, batch):
+        part = many.gradient(w, batch.x[:2], batch.y[:2])
+        memory["m"] = mix({n: 0.5 * part[n] for n in part}, 0.5, memory.get("m", zeros(w)))
+        return batch.gradient(perturbed(w, memory["m"]))
+
+    tx = sgd_with(ascent=optax.ema(0.5))
+
+    @jax.jit
+    def step(params, state, x, y):
+        part = jax.grad(loss)(params, x[:2], y[:2])
+        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+        updates, state = tx.update(part, state, params, grad_fn=grad_fn)
+        return optax.apply_updates(params, updates), state
+
+    many.close(trained(tx, step, steps=3)[0], by_hand(rule, steps=3))
+
+
+def test_refinements_combine():
+    def rule(memory, number, w, batch):
+        g = batch.gradient(w)
+        if number % 2:
+            return g
+        m = memory["m"] = mix({n: 0.4 * g[n] for n in g}, 0.6, memory.get("m", zeros(w)))
+        new = batch.gradient(perturbed(w, mix(g, -0.8, m)))
+        return mix(new, -0.3, orthogonal(g, new))
+
+    ascent, descent = asam_jax.friendly_ascent(0.8, 0.6), asam_jax.gsam_descent(0.3)
+    many.close(trained(sgd_with(every=2, ascent=ascent, descent=descent))[0], by_hand(rule))
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "decoupled WSAM"])
+def test_a_zero_gradient_leaves_zero(name):
+    params, _, _ = many.problem()
+    tx, nothing = optimizer(name), jax.tree.map(jnp.zeros_like, params)
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(nothing, state, params, grad_fn=lambda w: nothing)
+        chex.assert_trees_all_equal(updates, nothing)
+
+
+@pytest.mark.parametrize(
+    "rate", [LR, optax.linear_schedule(LR, 0.0, STEPS)], ids=["number", "schedule"]
+)
+def test_decoupled_wsam_keeps_sharpness_out_of_the_momentum(rate):
+    """Momentum 0.9 along g alone; then w -= rate(step) * gamma / (1 - gamma) * (g' - g)."""
+
+    def rule(memory, number, w, batch):
+        g = batch.gradient(w)
+        memory["m"] = mix(g, 0.9, memory.get("m", zeros(w)))
+        weight = (float(rate(number)) if callable(rate) else rate) / LR * 0.7 / 0.3
+        return mix(memory["m"], weight, mix(batch.second(w), -1, g))
+
+    tx = asam_jax.decoupled_wsam(optax.sgd(LR, momentum=0.9), rate, many.RHO, gamma=0.7)
+    params, state = trained(tx)
+    many.close(params, by_hand(rule))
+    assert int(state.step) == STEPS
+
+
+def test_decoupled_wsam_without_perturbation_is_the_base():
+    params, x, y = many.problem()
+    tx = optimizer("decoupled WSAM")
+    grads = jax.grad(loss)(params, x, y)
+    updates, _ = tx.update(grads, tx.init(params), params, grad_fn=jax.grad(loss), perturb=False)
+    many.close(updates, {n: -LR * g for n, g in many.gradient(params, x, y).items()})
