@@ -120,15 +120,28 @@ def _at_once(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jax.lax.reduce(powers, zeros, add, range(g.ndim)))
 
 
+def _by_peak(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    """The range of the largest entry decides for all: beside it those of lower ranges vanish."""
+    x = root(t, g)
+    peak = jnp.max(x, initial=0.0)
+    lows = [2.0 ** (center - _RANGE / 2) for center in _CENTERS[1:]]
+    number = jnp.sum(peak >= jnp.asarray(lows, x.dtype))
+    scale = jnp.asarray([2.0**-center for center in _CENTERS], x.dtype)[number]
+    whole = jnp.sum(jnp.square(jnp.square(x * scale)))
+    return tuple(jnp.where(number == k, whole, jnp.zeros_like(whole)) for k in range(len(_CENTERS)))
+
+
 @jax.jit
 def _sums(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-    """The sums of `_powers`, as each compiler fuses them with what they are sums of.
+    """The sums of `_powers`, as each compiler makes the least of them.
 
     A TPU's fuses sums with the product that makes g, but not a reduction of several operands. A
     GPU's takes two kernels for the sum of a matrix, and two for a reduction of several operands. A
-    CPU's makes one loop of that, and an array in memory of each power that is summed alone.
+    CPU's puts each power into memory for either; there two passes take a tenth of the time.
     """
-    return jax.lax.platform_dependent(t, g, tpu=_apart, default=_at_once)
+    return jax.lax.platform_dependent(
+        t, g, tpu=_apart, cuda=_at_once, rocm=_at_once, default=_by_peak
+    )
 
 
 def _totals(each: Sequence[tuple[jax.Array, ...]], axes: Axes) -> jax.Array:
