@@ -240,11 +240,15 @@ def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
 
 
 def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
-    """The new state, or the old one where a gradient that it is made from is not finite."""
+    """The new state, or the old one where a gradient that it is made from is not finite.
+
+    In the dtypes of the old one: optax.ema takes on those of the gradients.
+    """
     if not jax.tree.leaves(new):
         return new
     finite = all_finite(gradients, axes)
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    keep = lambda a, b: jnp.where(finite, jnp.asarray(a, jnp.result_type(b)), b)  # noqa: E731
+    return jax.tree.map(keep, new, old)
 
 
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:

@@ -8,6 +8,7 @@ from typing import Any
 def collect(package: str, attribute: str) -> dict[str, Any]:
     """The dicts of that name in the modules of a package, put together in the files' order."""
     found: dict[str, Any] = {}
-    for module in sorted(pkgutil.iter_modules(importlib.import_module(package).__path__)):
+    modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    for module in sorted(modules, key=lambda module: module.name):
         found |= getattr(importlib.import_module(f"{package}.{module.name}"), attribute, {})
     return found

@@ -106,7 +106,8 @@ def run_all(
                 finished[run_id] = record | _origin(prepared, loop_name)
                 if processes.leads():
                     result_lines.append(options.workdir, finished[run_id])
-                    bar.write(sentence(finished[run_id]), file=sys.stderr)
+                    say = bar.write if sys.stderr.isatty() else print
+                    say(sentence(finished[run_id]), file=sys.stderr)
                 saved.remove()
     return [finished[i] for i in ids]
 
