@@ -202,21 +202,29 @@ def inverse(size: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(size), result, jnp.nan)
 
 
-def norm_and_unit(tree: PyTree, axes: Axes) -> tuple[jax.Array, PyTree]:
-    """||v||_2 over all leaves, and v / ||v||_2; a zero v has the unit 0."""
-    tree = widened(tree)
-    leaves = jax.tree.leaves(tree)
+def root_and_inverse(tree: PyTree, axes: Axes) -> tuple[jax.Array, jax.Array]:
+    """sqrt(||v||_2) over all leaves and its inverse; 0 and 0 for a zero v."""
+    leaves = jax.tree.leaves(widened(tree))
     r = root_of_norm([jnp.ones((), leaf.dtype) for leaf in leaves], leaves, axes)
-    s = inverse(r)
-    return r * r, jax.tree.map(lambda v: v * s.astype(v.dtype) * s.astype(v.dtype), tree)
+    return r, inverse(r)
 
 
-def orthogonal(vector: PyTree, unit: PyTree, axes: Axes) -> PyTree:
-    """What is left of a vector without its part along a unit vector: v - <v, u> u."""
-    vector = widened(vector)
-    products = jax.tree.map(lambda v, u: jnp.sum(v * u), vector, unit)
-    along = total(jax.tree.leaves(products), axes)
-    return jax.tree.map(lambda v, u: v - along.astype(u.dtype) * u, vector, unit)
+def twice(factor: jax.Array, tree: PyTree) -> PyTree:
+    """factor^2 v, where factor^2 alone may overflow; in the dtype to compute in."""
+    return jax.tree.map(
+        lambda v: v * factor.astype(v.dtype) * factor.astype(v.dtype), widened(tree)
+    )
+
+
+def orthogonal(vector: PyTree, other: PyTree, axes: Axes) -> PyTree:
+    """What is left of a vector without its part along another: v - <v, u> u, u = o / ||o||_2.
+
+    The unit vector stays within sums: no array of it, nor of what is subtracted, is made.
+    """
+    _, s = root_and_inverse(other, axes)
+    products = jax.tree.map(lambda v, u: jnp.sum(v * u), widened(vector), twice(s, other))
+    share = total(jax.tree.leaves(products), axes) * s * s
+    return plus(widened(vector), -share, other)
 
 
 def plus(tree: PyTree, factor: Scalar, other: PyTree) -> PyTree:
