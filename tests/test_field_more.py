@@ -1,6 +1,7 @@
 """Situations that failed people elsewhere: their sources are named by repository and issue."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,9 +106,10 @@ def test_a_population_of_radii():
     tx = optax.chain(optax.inject_hyperparams(asam_jax.sharpness_aware)(rho=1.0), optax.sgd(0.1))
 
     def trained(rho):
-        state = tx.init(W)
+        state: Any = tx.init(W)
         state[0].hyperparams["rho"] = rho
-        return tx.update(jax.grad(loss)(W), state, W, grad_fn=jax.grad(loss))[0]["kernel"]
+        updates: Any = tx.update(jax.grad(loss)(W), state, W, grad_fn=jax.grad(loss))[0]
+        return updates["kernel"]
 
     radii = jnp.array([0.0, 0.1, 0.5])
     expected = [-0.1 * asam_jax.value_and_grad(loss, rho=r)(W)[1]["kernel"] for r in radii]
@@ -153,7 +155,7 @@ def test_tied_parameters_of_a_module_count_once():
 @pytest.mark.usefixtures("flax_promotes")
 def test_labels_and_masks_of_a_module():
     """google/flax 5372: nnx.Optimizer hands trees without Variables, and so does asam_jax.nnx."""
-    model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+    model: Any = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
     of = lambda model: jnp.mean((model(X) - Y) ** 2)  # noqa: E731
     mask = jax.tree.map(lambda w: w.ndim == 2, nnx.as_pure(nnx.state(model, nnx.Param)))
     operator = asam_jax.masked(asam_jax.elementwise(), mask)

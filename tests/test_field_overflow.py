@@ -1,6 +1,7 @@
 """g18: one gradient that is not finite costs one step; the others are those without it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,8 @@ def two_calls(tx):
 
 def trained(tx, make_step, factors, left_out=None, count=True):
     """Parameters after each step; a step that is left out at most counts."""
-    w, seen, step = {"kernel": jnp.zeros(4), "bias": jnp.zeros(())}, [], make_step(tx)
+    w: Any = {"kernel": jnp.zeros(4), "bias": jnp.zeros(())}
+    seen, step = [], make_step(tx)
     state = tx.init(w)
     for number, (first, second) in enumerate(factors):
         if number == left_out:
@@ -161,7 +163,7 @@ def test_a_loss_scale_that_falls_until_it_fits():
         w = jax.tree.map(functools.partial(jnp.where, finite), stepped, w)
         return w, state, next_scale, value, finite
 
-    w = {"kernel": jnp.zeros(4), "bias": jnp.zeros(())}
+    w: Any = {"kernel": jnp.zeros(4), "bias": jnp.zeros(())}
     state, scale = tx.init(w), dynamic_scale_lib.DynamicScale(scale=jnp.float32(2.0**18))
     values, finite = [], []
     for _ in range(16):
@@ -170,7 +172,8 @@ def test_a_loss_scale_that_falls_until_it_fits():
         finite.append(bool(is_finite))
     lost = finite.index(True)
     assert lost > 0 and all(finite[lost:])  # it overflowed, and recovered
-    plain = tx.init(w := {"kernel": jnp.zeros(4), "bias": jnp.zeros(())})
+    w = {"kernel": jnp.zeros(4), "bias": jnp.zeros(())}
+    plain = tx.init(w)
     for number in range(lost, 15):
         updates, plain = tx.update(grad_fn_of(1.0)(w), plain, w, grad_fn=grad_fn_of(1.0))
         w = optax.apply_updates(w, updates)

@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,7 @@ def step(model, optimizer, x=X, y=Y, **axes):
 
 
 def trained(run, steps=1, tx=None, **net):
-    model = Net(nnx.Rngs(0), **net)
+    model: Any = Net(nnx.Rngs(0), **net)
     optimizer = nnx.Optimizer(model, tx or optax.sgd(0.1), wrt=nnx.Param)
     values = [run(model, optimizer) for _ in range(steps)]
     return model, values
@@ -95,8 +96,8 @@ def test_both_passes_and_the_state_are_those_by_hand(transform):
         np.testing.assert_allclose(got, value, rtol=1e-6)
         close(leaves(got_grads), grads)
         close(state_of(model), state, 1e-6)
-    assert jax.tree.structure(got_grads) == jax.tree.structure(nnx.state(model, nnx.Param))
-    assert state["drop/rngs/count"] == 2
+        assert jax.tree.structure(got_grads) == jax.tree.structure(nnx.state(model, nnx.Param))
+    assert state_of(model)["drop/rngs/count"] == 2
 
 
 def with_split_and_merge(model, optimizer):
@@ -164,7 +165,7 @@ def test_adamw_updates_along_the_gradient_by_hand():
     model, _ = trained(nnx.jit(step), tx=tx)
     start = Net(nnx.Rngs(0))
     grads, w = by_hand(start)[1], leaves(nnx.state(start, nnx.Param))
-    updates, _ = tx.update(grads, tx.init(w), w)
+    updates: Any = tx.update(grads, tx.init(w), w)[0]
     got = leaves(nnx.state(model, nnx.Param))
     close(got, {n: w[n] + np.asarray(updates[n]) for n in w}, 1e-4)
 
@@ -175,7 +176,7 @@ def test_several_modules_rngs_metrics_and_aux():
     pair, rngs, metric = make(), nnx.Rngs(dropout=3), nnx.metrics.Average()
     shared = nnx.Dropout(0.5)
 
-    def reconstruction(pair, x, rngs, *, metric=None, train, name="a"):
+    def reconstruction(pair, x, rngs, *, metric, train, name="a"):
         assert train is True and name == "b"
         out = pair[1](shared(pair[0](x), rngs=rngs))
         value = jnp.mean((out - x) ** 2)
