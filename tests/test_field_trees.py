@@ -119,14 +119,6 @@ def test_optimistix_drives_it(make):
     np.testing.assert_allclose(found.value, [1.0, 2.0], atol=0.1)
 
 
-def test_what_optimizers_close_over_has_a_hash():
-    for tx in (asam_jax.asam(optax.sgd(0.1)), asam_jax.sam(optax.sgd(0.1))):
-        for function in tx:
-            hash(jax.tree_util.Partial(function))
-            for value in inspect.getclosurevars(function).nonlocals.values():
-                hash(value)
-
-
 def test_several_arguments_are_one_tuple():
     """g14: in place of argnums."""
     encoder, decoder = jnp.ones((4, 2)) / 2, jnp.full((2, 4), 0.3)
