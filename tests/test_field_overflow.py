@@ -60,17 +60,6 @@ def one_gradient(tx):
     return step
 
 
-def two_calls(tx):
-    @jax.jit
-    def step(w, state, first, second):
-        eps, state = tx.update(grad_fn_of(first)(w), state, w)
-        at = optax.apply_updates(w, eps)
-        updates, state = tx.update(grad_fn_of(second)(at), state, at)
-        return jax.tree.map(jnp.add, eps, updates), state
-
-    return step
-
-
 def trained(tx, make_step, factors, left_out=None, count=True):
     """Parameters after each step; a step that is left out at most counts."""
     w: Any = {"kernel": jnp.zeros(4), "bias": jnp.zeros(())}
@@ -124,18 +113,16 @@ def test_that_step_alone_is_lost(name, wrapper):
     [
         (lambda base: optax.chain(asam_jax.remember(0.5), base), one_gradient),
         (lambda base: base, one_gradient),
-        (lambda base: asam_jax.alternating(base, RHO), two_calls),
         (lambda base: asam_jax.decoupled_wsam(base, LR, RHO, gamma=0.7), two_gradients),
     ],
-    ids=["remember", "momentum_ascent", "alternating", "decoupled_wsam"],
+    ids=["remember", "momentum_ascent", "decoupled_wsam"],
 )
 def test_nor_is_more_lost_by_the_others(make, make_step, wrapper):
+    """alternating: see test_alternating.py."""
     unseen = make_step is two_gradients and wrapper == "around"
     base = optax.sgd(LR, momentum=None if unseen else 0.5)
     fine = make(base)
     tx = make(skips(base)) if wrapper == "behind" else skips(fine)
-    if make_step is two_calls and wrapper == "around":
-        pytest.skip("that wrapper swallows a call, see test_alternating.py")
     for bad, which, value in (0, "first", np.inf), (3, "second", np.nan), (4, "both", np.inf):
         got = trained(tx, make_step, factors(bad, which, value))
         expected = trained(fine, make_step, FINE, left_out=bad, count=False)
