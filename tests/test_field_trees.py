@@ -164,6 +164,18 @@ def test_a_parameter_named_rho_keeps_its_momentum():
     np.testing.assert_allclose(updates["rho"], -0.1 * (new["rho"] + 0.9 * momentum), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "operator", [asam_jax.filterwise(), asam_jax.masked(asam_jax.identity(), lambda params: params)]
+)
+def test_an_operator_that_is_taken_for_a_schedule(operator):
+    """f22: inject_hyperparams calls it with the count, which was "not inexact"."""
+    make = optax.inject_hyperparams(asam_jax.sharpness_aware)
+    with pytest.raises(TypeError, match=r'operator .*static_args=\("operator",\)'):
+        make(rho=0.5, operator=operator).init(W1)
+    make = optax.inject_hyperparams(asam_jax.sharpness_aware, static_args=("operator",))
+    assert "rho" in make(rho=0.5, operator=operator).init(W1).hyperparams
+
+
 GIVEN = {"learning_rate": 1e-3, "momentum": 0.9, "decay": 0.9, "b1": 0.9, "b2": 0.99}
 
 
