@@ -232,9 +232,7 @@ def test_the_derivative_of_sharpness():
         w, x, y = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (w, x, y))
         grads = jax.grad(measure)(w, x)
         for name, entry in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
-            moved = [
-                measure({**w, name: w[name].at[entry].add(h)}, x) for h in (1e-6, -1e-6)
-            ]
+            moved = [measure({**w, name: w[name].at[entry].add(h)}, x) for h in (1e-6, -1e-6)]
             expected = (moved[0] - moved[1]) / 2e-6
             if name == "a":  # |w| + eta is not smooth at b = 0
                 np.testing.assert_allclose(grads[name][entry], expected, rtol=1e-4, atol=1e-8)
