@@ -89,21 +89,78 @@ def capped(t: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.minimum(t * factor.astype(t.dtype), jnp.finfo(t.dtype).max)
 
 
-def _sums(t: jax.Array, g: jax.Array) -> jax.Array:
-    """Sums of (sqrt(T |g|) / 2^center)^4 for each of the ranges, those of a NaN or inf too."""
+def _powers(t: jax.Array, g: jax.Array) -> list[jax.Array]:
+    """(sqrt(T |g|) / 2^center)^4 where that is in the range of the center, else 0; NaN stays.
+
+    Each power is selected after it is taken. A power of what was selected, shared or not, is cut
+    off from the sums by XLA's fusion: one more kernel for each leaf.
+    """
     x = root(t, g)
-    sums = []
+    powers = []
     for center in _CENTERS:
         low, high = 2.0 ** (center - _RANGE / 2), 2.0 ** (center + _RANGE / 2)
-        inside = x < high if center == _CENTERS[0] else x >= low
-        if center not in (_CENTERS[0], _CENTERS[-1]):
-            inside &= x < high
+        inside = (x >= low) & (x < high)
+        if center == _CENTERS[0]:
+            inside = x < high
         elif center == _CENTERS[-1]:
-            inside |= jnp.isnan(x)
-        # Scaled before it is selected: XLA would take the constant out of the power, as inf.
-        scaled = jnp.where(inside, x * jnp.asarray(2.0**-center, x.dtype), 0)
-        sums.append(jnp.sum(jnp.square(jnp.square(scaled))))
-    return jnp.stack(sums)
+            inside = ~(x < low)
+        power = jnp.square(jnp.square(x * jnp.asarray(2.0**-center, x.dtype)))
+        powers.append(jnp.where(inside, power, jnp.zeros_like(power)))
+    return powers
+
+
+def _apart(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.sum(power) for power in _powers(t, g))
+
+
+def _at_once(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    powers = tuple(_powers(t, g))
+    zeros = tuple(jnp.zeros((), power.dtype) for power in powers)
+    add = lambda a, b: tuple(map(jnp.add, a, b))  # noqa: E731
+    return tuple(jax.lax.reduce(powers, zeros, add, range(g.ndim)))
+
+
+def _by_peak(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    """The range of the largest entry decides for all: beside it those of lower ranges vanish."""
+    x = root(t, g)
+    peak = jnp.max(x, initial=0.0)
+    lows = [2.0 ** (center - _RANGE / 2) for center in _CENTERS[1:]]
+    number = jnp.sum(peak >= jnp.asarray(lows, x.dtype))
+    scale = jnp.asarray([2.0**-center for center in _CENTERS], x.dtype)[number]
+    whole = jnp.sum(jnp.square(jnp.square(x * scale)))
+    return tuple(jnp.where(number == k, whole, jnp.zeros_like(whole)) for k in range(len(_CENTERS)))
+
+
+@jax.jit
+def _sums(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    """The sums of `_powers`, as each compiler makes the least of them.
+
+    A TPU's fuses sums with the product that makes g, but not a reduction of several operands. A
+    GPU's takes two kernels for the sum of a matrix, and two for a reduction of several operands. A
+    CPU's puts each power into memory for either; there two passes take a tenth of the time.
+    """
+    return jax.lax.platform_dependent(
+        t, g, tpu=_apart, cuda=_at_once, rocm=_at_once, default=_by_peak
+    )
+
+
+def _totals(each: Sequence[tuple[jax.Array, ...]], axes: Axes) -> jax.Array:
+    """Sums over leaves of as many scalars each, and over the axes that a leaf's vary over.
+
+    All scalars are stacked at once. XLA does not look through the reshape for what it makes of a
+    sum of stacked scalars: see `total`.
+    """
+    groups = defaultdict(list)
+    dtype = widest(scalars[0].dtype for scalars in each)
+    for scalars in each:
+        varies = varying_axes(scalars[0])
+        groups[tuple(axis for axis in axes if axis in varies)].append(scalars)
+    result = jnp.zeros((), dtype)
+    for over, group in groups.items():
+        flat = [scalar.astype(dtype) for column in zip(*group, strict=True) for scalar in column]
+        sums = jnp.sum(jnp.stack(flat).reshape(-1, len(group)), axis=1)
+        result += jax.lax.psum(sums, over) if over else sums
+    return result
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -113,7 +170,7 @@ def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Ar
     The idea is Blue's (1978), as in LAPACK's dnrm2: sums of small, middle and large squares at
     once. The root, since ||T g|| can overflow where no entry of eps does.
     """
-    sums = total([_sums(t, g) for t, g in zip(ts, gs, strict=True)], axes)
+    sums = _totals([_sums(t, g) for t, g in zip(ts, gs, strict=True)], axes)
     roots = jnp.sqrt(jnp.sqrt(sums)) * jnp.asarray([2.0**c for c in _CENTERS], sums.dtype)
     top = jnp.max(roots)
     scaled = roots / jnp.where(top == 0, jnp.ones_like(top), top)
@@ -145,21 +202,29 @@ def inverse(size: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(size), result, jnp.nan)
 
 
-def norm_and_unit(tree: PyTree, axes: Axes) -> tuple[jax.Array, PyTree]:
-    """||v||_2 over all leaves, and v / ||v||_2; a zero v has the unit 0."""
-    tree = widened(tree)
-    leaves = jax.tree.leaves(tree)
+def root_and_inverse(tree: PyTree, axes: Axes) -> tuple[jax.Array, jax.Array]:
+    """sqrt(||v||_2) over all leaves and its inverse; 0 and 0 for a zero v."""
+    leaves = jax.tree.leaves(widened(tree))
     r = root_of_norm([jnp.ones((), leaf.dtype) for leaf in leaves], leaves, axes)
-    s = inverse(r)
-    return r * r, jax.tree.map(lambda v: v * s.astype(v.dtype) * s.astype(v.dtype), tree)
+    return r, inverse(r)
 
 
-def orthogonal(vector: PyTree, unit: PyTree, axes: Axes) -> PyTree:
-    """What is left of a vector without its part along a unit vector: v - <v, u> u."""
-    vector = widened(vector)
-    products = jax.tree.map(lambda v, u: jnp.sum(v * u), vector, unit)
-    along = total(jax.tree.leaves(products), axes)
-    return jax.tree.map(lambda v, u: v - along.astype(u.dtype) * u, vector, unit)
+def twice(factor: jax.Array, tree: PyTree) -> PyTree:
+    """factor^2 v, where factor^2 alone may overflow; in the dtype to compute in."""
+    return jax.tree.map(
+        lambda v: v * factor.astype(v.dtype) * factor.astype(v.dtype), widened(tree)
+    )
+
+
+def orthogonal(vector: PyTree, other: PyTree, axes: Axes) -> PyTree:
+    """What is left of a vector without its part along another: v - <v, u> u, u = o / ||o||_2.
+
+    The unit vector stays within sums: no array of it, nor of what is subtracted, is made.
+    """
+    _, s = root_and_inverse(other, axes)
+    products = jax.tree.map(lambda v, u: jnp.sum(v * u), widened(vector), twice(s, other))
+    share = total(jax.tree.leaves(products), axes) * s * s
+    return plus(widened(vector), -share, other)
 
 
 def plus(tree: PyTree, factor: Scalar, other: PyTree) -> PyTree:
@@ -183,11 +248,15 @@ def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
 
 
 def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
-    """The new state, or the old one where a gradient that it is made from is not finite."""
+    """The new state, or the old one where a gradient that it is made from is not finite.
+
+    In the dtypes of the old one: optax.ema takes on those of the gradients.
+    """
     if not jax.tree.leaves(new):
         return new
     finite = all_finite(gradients, axes)
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    keep = lambda a, b: jnp.where(finite, jnp.asarray(a, jnp.result_type(b)), b)  # noqa: E731
+    return jax.tree.map(keep, new, old)
 
 
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:
