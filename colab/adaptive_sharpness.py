@@ -55,15 +55,16 @@ def loss_fn(params, batch):
     return optax.softmax_cross_entropy_with_integer_labels(predict(params, x), y).mean()
 
 
-def train(link):
+def train(rho, operator):
     keys = jax.random.split(jax.random.key(0))
     params = {
         "hidden": jax.random.normal(keys[0], (64, WIDTH)) * jnp.sqrt(2 / 64),
         "head": jax.random.normal(keys[1], (WIDTH, 10)) * jnp.sqrt(1 / WIDTH),
     }
     steps = EPOCHS * (len(x_train) // BATCH)
-    decay = optax.add_decayed_weights(5e-4)
-    tx = optax.chain(link, decay, optax.sgd(optax.cosine_decay_schedule(0.2, steps), 0.9))
+    rate = optax.cosine_decay_schedule(0.2, steps)
+    base = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, 0.9))
+    tx = asam_jax.asam(base, rho, operator=operator)
 
     @jax.jit
     def step(params, state, batch):
@@ -79,17 +80,17 @@ def train(link):
 
 
 networks = {
-    "SGD": train(asam_jax.sharpness_aware(0.0)),
-    "SAM": train(asam_jax.sharpness_aware(0.1, operator=asam_jax.identity())),
-    "ASAM": train(asam_jax.sharpness_aware(1.0)),
+    "SGD": train(0.0, asam_jax.identity()),
+    "SAM": train(0.4, asam_jax.identity()),
+    "ASAM": train(2.0, asam_jax.elementwise()),
 }
 
 # %% [markdown]
 # ## Measuring
 #
 # `asam_jax.sharpness` maximizes the loss over the region $\|T_w^{-1}\epsilon\|_2 \le \rho$. With
-# `steps=10` an ascent looks for the maximum; `m` divides the data into groups that are maximized each
-# for itself (m-sharpness, m the batch of the training).
+# `steps=10` it searches for the maximum; `m` divides the data into groups, each with its own maximum
+# (m-sharpness, m the batch of the training).
 
 # %%
 MEASURES = {
@@ -98,14 +99,16 @@ MEASURES = {
 }
 
 
-def measure(params, **region):
-    return float(asam_jax.sharpness(loss_fn, params, data, m=BATCH, steps=10, restarts=0, **region))
+measures = {  # kept, so that each is compiled once
+    name: asam_jax.sharpness(loss_fn, m=BATCH, steps=10, restarts=0, **region)
+    for name, region in MEASURES.items()
+}
 
 
 print(f"{'':6}{'test accuracy':>15}{'sharpness':>12}{'adaptive sharpness':>20}")
 for name, params in networks.items():
     accuracy = 100 * float((predict(params, x_test).argmax(1) == y_test).mean())
-    plain, adaptive = (measure(params, **region) for region in MEASURES.values())
+    plain, adaptive = (float(measure(params, data)) for measure in measures.values())
     print(f"{name:6}{accuracy:13.1f} %{plain:12.3f}{adaptive:20.3f}")
 
 # %% [markdown]
@@ -126,9 +129,9 @@ same = [predict(rescale(params, a), x_test) for a in factors]
 assert all(np.allclose(same[0], other, rtol=1e-3, atol=1e-3) for other in same)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-for axis, (title, region) in zip(axes, MEASURES.items(), strict=True):
+for axis, (title, measure) in zip(axes, measures.items(), strict=True):
     for name, color in [("SGD", "#6e6e6e"), ("SAM", "#d55e00"), ("ASAM", "#0072b2")]:
-        values = [measure(rescale(networks[name], a), **region) for a in factors]
+        values = [float(measure(rescale(networks[name], a), data)) for a in factors]
         axis.plot(factors, values, "o-", color=color, label=f"trained by {name}")
     axis.set_xscale("log", base=2)
     axis.set_ylim(bottom=0)
@@ -140,9 +143,9 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The functions on each line are one and the same. Sharpness in a ball moves with a: the network
+# Each line is one and the same function. Sharpness in a ball moves with a: the network
 # trained by SGD with its layers scaled by 2 counts as flatter than the one trained by ASAM with its
 # layers scaled by 1/4. Adaptive sharpness does not move. That is what lets it be compared between
 # networks, and what ASAM makes use of in training.
 #
-# A larger eta gives the invariance up bit by bit: try `asam_jax.elementwise(eta=0.1)` above.
+# A larger eta gives up the invariance: try `asam_jax.elementwise(eta=0.1)` above.

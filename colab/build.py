@@ -15,7 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = pathlib.Path(__file__).parent
-NAMES = ("quickstart", "toy_trajectories", "adaptive_sharpness", "many_devices")
+NAMES = ("quickstart", "nnx_finetune", "toy_trajectories", "adaptive_sharpness", "many_devices")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

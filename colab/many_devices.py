@@ -127,8 +127,8 @@ print(f"largest difference in the loss: {np.abs(losses_of_sharded - losses_of_on
 # Here every device runs the step on its own share, so it must be said whose gradient makes eps.
 # `axis_name` averages the gradient at w + eps; `perturb_axis_name` is the choice:
 #
-# - `None`, the default: each device climbs by its own eps. That is m-sharpness with m the share of one
-#   device, and it saves one exchange of gradients.
+# - `None`, the default: each device has its own eps. That is m-sharpness with m the share of one device,
+#   and it saves one exchange of gradients.
 # - the same axis: one eps for all, as on one device.
 
 
@@ -163,8 +163,8 @@ for label, losses in [("one eps for all", losses_of_shared), ("own eps for each"
 # %% [markdown]
 # ## shard_map
 #
-# The same by `jax.shard_map`, with `asam_jax.value_and_grad` in place of the link: it takes care that
-# the gradient of a replicated parameter is each device's own before it makes eps.
+# The same by `jax.shard_map`, with `asam_jax.value_and_grad`, which takes each device's own gradient at
+# replicated parameters.
 
 # %%
 gradient = asam_jax.value_and_grad(loss_fn, rho=0.5, axis_name="data", perturb_axis_name="data")

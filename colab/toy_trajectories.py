@@ -32,8 +32,8 @@ import asam_jax
 # %% [markdown]
 # ## Trajectories
 #
-# Gradient descent with a small learning rate through either link, from many starts and for many
-# radii at once.
+# Gradient descent with a small learning rate, SAM's and ASAM's, from many starts and for many radii
+# at once.
 
 # %%
 TARGET, RATE, STEPS = 0.04, 0.003, 2000
@@ -45,7 +45,7 @@ def loss(w):
 
 def trajectory(operator, rho, start):
     """The points on the way, an array (step, 2)."""
-    tx = optax.chain(asam_jax.sharpness_aware(rho, operator=operator), optax.sgd(RATE))
+    tx = asam_jax.asam(optax.sgd(RATE), rho, operator=operator)
     grad_fn = jax.grad(loss)
 
     def step(carry, _):
@@ -108,7 +108,7 @@ plt.show()
 # %% [markdown]
 # Along the hyperbola the plain gradient sees no difference. SAM does: it drifts to the point with
 # equal weights, where the loss within a ball is lowest. And from the second start it does not get
-# away: its ascent step goes beyond $w_2 = 0$, where the rectifier passes no gradient. ASAM measures
+# away: w + eps lies beyond $w_2 = 0$, where the rectifier passes no gradient. ASAM measures
 # its step in units of each weight: it ends close to where gradient descent does, and stays in the
 # half-plane.
 #

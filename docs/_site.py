@@ -1,16 +1,38 @@
-"""What the site needs beyond Markdown: a hook of mkdocs and an extension of griffe in one file."""
+"""What the site needs beyond Markdown: a hook of mkdocs and an extension of griffe in one file.
 
+Results, changelog and notebooks lie outside docs/; here they become pages, and links to them links
+within the site. Formulas become MathML, so that no page asks another host for a script.
+"""
+
+import base64
+import json
 import pathlib
+import posixpath
 import re
 import textwrap
 import tomllib
 
 import griffe
 from latex2mathml.converter import convert
+from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent
-LINK = re.compile(r"\]\(\.\./([^)\s]+)\)")
-FORMULA = re.compile(r"^\$\$(.+?)\$\$$", flags=re.DOTALL | re.MULTILINE)
+EVIDENCE = ROOT / "experiments" / "evidence"
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+# Where files of the repository are on the site.
+PAGES = {
+    "experiments/evidence/RESULTS.md": "results.md",
+    "CHANGELOG.md": "changelog.md",
+    **{f"colab/{path.name}": f"notebooks/{path.stem}.md" for path in NOTEBOOKS},
+}
+SOURCES = {page: source for source, page in PAGES.items()}
+
+CODE = re.compile(r"(^```.*?^```|``.*?``|`[^`\n]*`)", flags=re.DOTALL | re.MULTILINE)
+PICTURE = re.compile(r'<img src="([^"]+)"(?: width="(\d+)")?\s+alt="([^"]+)">')
+LINK = re.compile(r"\]\((?!https?:|#|data:)([^)\s#]+)")
+BADGE = re.compile(r"\[!\[([^]]+)\]\(https?:[^)]+\)\]\(")  # a picture on another host
+DISPLAY = re.compile(r"^\$\$(.+?)\$\$$", flags=re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"(?<![\\$\w])\$([^$\n]+)\$(?![$\w])")
 ANGLE = re.compile(r"(`[^`]*`)|<(?=\w)")
 PROSE = re.compile(r"^(Returns|References):\n((?:(?: +.*)?\n)*(?: +.*)?)", flags=re.MULTILINE)
 
@@ -27,15 +49,86 @@ def on_config(config):
     return config
 
 
-def on_page_markdown(markdown, **_):
-    """Fills in the address, also in links that leave docs/, and makes MathML of formulas."""
-    markdown = LINK.sub(r"](REPOSITORY/blob/main/\1)", markdown)
-    markdown = FORMULA.sub(lambda m: _mathml(m[1].strip()), markdown)
-    return markdown.replace("REPOSITORY", repository())
+def on_files(files, config):
+    """Adds the pages that are made from files outside docs/, and their pictures."""
+    for page in ("results.md", "changelog.md"):
+        files.append(File.generated(config, page, content=(ROOT / SOURCES[page]).read_text()))
+    for path in EVIDENCE.glob("*.png"):
+        files.append(File.generated(config, f"evidence/{path.name}", abs_src_path=str(path)))
+    shown = []
+    for path in NOTEBOOKS:
+        text, pictures = _notebook(path)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        for name, png in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=png))
+        title = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
+        shown.append((f"notebooks/{next(iter(pictures))}", title[1], f"notebooks/{path.stem}.md"))
+    files.append(File.generated(config, "gallery.md", content=_gallery(shown)))
+    return files
 
 
-def _mathml(formula: str) -> str:
-    return f"<div>{convert(formula, display='block')}</div>"
+def _notebook(path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook with its outputs as Markdown, and its pictures by name."""
+    text, pictures = [], {}
+    for cell in json.loads(path.read_text())["cells"]:
+        source = BADGE.sub(r"[\1](", "".join(cell["source"]))
+        text.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "stream":
+                text.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            elif "image/png" in output.get("data", {}):
+                name = f"{path.stem}_{len(pictures)}.png"
+                pictures[name] = base64.b64decode(output["data"]["image/png"])
+                text.append(f"![Output]({name})")
+    return "\n\n".join(text), pictures
+
+
+def _gallery(notebooks) -> str:
+    """Every picture of the results, and the first of each notebook, as a link to its place."""
+    shown, heading = [], ""
+    for line in (EVIDENCE / "RESULTS.md").read_text().splitlines():
+        if line.startswith("## "):
+            heading = re.sub(r"[^\w\- ]", "", line[3:].lower()).replace(" ", "-")
+        elif picture := re.match(r"!\[(.+)\]\((.+)\)", line):
+            shown.append((f"evidence/{picture[2]}", picture[1], f"results.md#{heading}"))
+    items = [f"[![]({png})<br>{title}]({page})" for png, title, page in [*shown, *notebooks]]
+    body = "\n\n".join(items)
+    return f'# Gallery\n\n<div class="gallery" markdown>\n\n{body}\n\n</div>\n'
+
+
+def on_page_markdown(markdown, page, **_):
+    """Links, pictures and formulas, wherever they are not code; then the repository's address."""
+    uri = page.file.src_uri
+    source = pathlib.PurePosixPath(SOURCES.get(uri, f"docs/{uri}")).parent
+
+    def link(match: re.Match) -> str:
+        path = posixpath.normpath(source / match[1])
+        if path in PAGES:
+            path = PAGES[path]
+        elif path.startswith("docs/"):
+            path = path.removeprefix("docs/")
+        elif path.startswith("experiments/evidence/") and path.endswith(".png"):
+            path = path.removeprefix("experiments/")
+        elif (ROOT / path).exists():
+            return f"](REPOSITORY/blob/main/{path}"
+        else:  # a picture of a notebook lies beside its page
+            return match[0]
+        return f"]({posixpath.relpath(path, posixpath.dirname(uri) or '.')}"
+
+    def picture(match: re.Match) -> str:
+        width = f'{{ width="{match[2]}" }}' if match[2] else ""
+        return f"![{match[3]}]({match[1]}){width}"
+
+    parts = CODE.split(markdown)
+    for number in range(0, len(parts), 2):
+        text = LINK.sub(link, PICTURE.sub(picture, parts[number]))
+        text = DISPLAY.sub(lambda m: f"<div>{_mathml(m[1].strip(), 'block')}</div>", text)
+        parts[number] = INLINE.sub(lambda m: f"<span>{_mathml(m[1], 'inline')}</span>", text)
+    return "".join(parts).replace("REPOSITORY", repository())
+
+
+def _mathml(formula: str, display: str) -> str:
+    return convert(formula.replace(r"\max_", r"\max\limits_"), display=display)
 
 
 class Docstrings(griffe.Extension):

@@ -1,4 +1,4 @@
-"""The pages in docs: their Python runs, their links lead somewhere, the API page is whole."""
+"""The pages in docs: their Python runs, links lead somewhere, numbers are those of the results."""
 
 import pathlib
 import re
@@ -7,12 +7,18 @@ import jax
 import pytest
 
 import asam_jax
+import asam_jax.nnx
+import asam_jax.typing
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-ELSEWHERE = {"recipes"}  # runs in test_recipes.py, which counts what it compiles
+TEXTS = {path: path.read_text() for path in [*PAGES, ROOT / "README.md"]}
+RESULTS = (ROOT / "experiments" / "evidence" / "RESULTS.md").read_text()
+ELSEWHERE = {"recipes", "README"}  # run in test_recipes.py and test_readme.py
 BLOCK = re.compile(r"```python\n(.*?)```", flags=re.DOTALL)
 LINK = re.compile(r"(?:\]\(| src=\")([^)\s\"]+)")
+# Words of design that became a dialect, and what users do not look for.
+DIALECT = re.compile(r"\b(climb\w*|ascend\w*|belongs? into|no matter|in nats of|comes? out)\b")
 
 
 def anchors(page):
@@ -25,35 +31,68 @@ def anchors(page):
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if BLOCK.search(p.read_text()) and p.stem not in ELSEWHERE],
+    [p for p, text in TEXTS.items() if BLOCK.search(text) and p.stem not in ELSEWHERE],
     ids=lambda page: page.stem,
 )
 def test_the_python_of_a_page_runs_from_top_to_bottom(page):
     namespace: dict[str, object] = {}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for block in BLOCK.findall(page.read_text()):
+        for block in BLOCK.findall(TEXTS[page]):
             exec(compile(block, page.name, "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
-def test_links_lead_to_files_and_headings(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for link in LINK.findall(text):
-        if re.match(r"https?://", link):
-            continue
-        name, _, anchor = link.partition("#")
-        target = (page.parent / name).resolve() if name else page
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+def test_links_lead_to_files_and_headings():
+    for page, text in TEXTS.items():
+        for link in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            if re.match(r"https?://", link):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), (page.name, link)
+            made = target.suffix == ".py"
+            assert made or not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_every_name_that_a_page_uses_exists():
+    programs = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "colab").glob("*.py")]
+    for path in [*TEXTS, *programs]:
+        for name in re.findall(r"\basam_jax\.([a-z_]+)\b(?!/)", path.read_text()):
+            assert hasattr(asam_jax, name), (path.name, name)
+
+
+def test_means_and_deviations_are_those_of_the_results():
+    for page, text in TEXTS.items():
+        for number in re.findall(r"\d+\.\d+ ± \d+\.\d+", text):
+            assert number in RESULTS, (page.name, number)
+
+
+def test_the_choosers_shares_are_those_of_the_results():
+    """In README and recipes alike: digits, then CIFAR-10, by the label of each variant."""
+    kept = {}
+    for section in re.findall(r"^## Accuracy against cost: (.*?)(?=^## )", RESULTS, re.M | re.S):
+        dataset = section.split(",")[0]
+        for label, share in re.findall(r"^\| (\S+) +\|.*\| (\S+)% +\|$", section, re.M):
+            kept[label, dataset] = share
+    for page in (ROOT / "README.md", ROOT / "docs" / "recipes.md"):
+        rows = re.findall(r"^\|.*\| (\d+)%, (\S+).*`(\w+\d*|[\w-]+)`.*\|$", TEXTS[page], re.M)
+        assert {label for *_, label in rows} == {"part16", "last-friendly", "every4"}
+        for digits, cifar, label in rows:
+            assert digits == kept[label, "digits"]
+            assert cifar.rstrip("%") == kept.get((label, "cifar10"), "not")
 
 
 def test_the_api_page_has_every_public_name_once():
-    page = (ROOT / "docs" / "api.md").read_text()
-    names = re.findall(r"^::: asam_jax\.(\w+)$", page, flags=re.MULTILINE)
-    assert sorted(names) == sorted(asam_jax.__all__)
+    names = re.findall(r"^::: asam_jax\.(\S+)$", TEXTS[ROOT / "docs" / "api.md"], re.M)
+    modules = {"nnx", "typing"}
+    assert sorted(names) == sorted(
+        {*asam_jax.__all__, "nnx.value_and_grad", "typing"} - modules | {"typing"}
+    )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_is_one_step_from_the_readme_and_in_the_menu(page):
-    assert f"(docs/{page.name}" in (ROOT / "README.md").read_text()
-    assert f": {page.name}\n" in (ROOT / "mkdocs.yml").read_text()
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    assert [page.name for page in PAGES if f": {page.name}\n" not in menu] == []
+
+
+def test_pages_speak_plainly():
+    assert {p.name: w for p, text in TEXTS.items() if (w := DIALECT.findall(text))} == {}

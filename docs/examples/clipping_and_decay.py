@@ -1,9 +1,9 @@
-"""Gradient clipping and weight decay in the right order: behind the link, clipping first.
+"""Gradient clipping and weight decay in the right order: in the base, clipping first.
 
     sharpness_aware -> clip -> decay -> momentum and learning rate
 
-What stands before the link is seen by the ascent alone and then replaced: decay there would never
-reach the weights. Clipping needs no place before it, since eps has the length rho whatever the
+What stands before `sharpness_aware` only bends eps and is then replaced: decay there would never
+reach the weights. Clipping does nothing there, since eps has the length rho whatever the
 gradient's. python docs/examples/clipping_and_decay.py
 """
 
@@ -25,7 +25,7 @@ params = {
 
 
 def loss_fn(params):
-    """Binary cross-entropy on the whole data; weight decay is no part of it."""
+    """Binary cross-entropy on the whole data; weight decay is not part of it."""
     logits = jax.nn.relu(x @ params["kernel"] + params["bias"]) @ params["head"]
     return optax.sigmoid_binary_cross_entropy(logits, y).mean()
 

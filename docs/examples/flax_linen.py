@@ -1,6 +1,6 @@
 """Flax Linen: `TrainState.apply_gradients` forwards no keywords.
 
-So hand it the gradient at w + eps, or forward them. python docs/examples/flax_linen.py
+So give it the gradient at w + eps, or forward them. python docs/examples/flax_linen.py
 """
 
 import jax
@@ -29,19 +29,19 @@ def step(state):
     return state.apply_gradients(grads=grads), loss
 
 
-class LinkedState(TrainState):
-    """For a pipeline that holds the link (with a schedule of rho, say): passes grad_fn on."""
+class ForwardingState(TrainState):
+    """For the transformation (with a schedule of rho, say): passes grad_fn on."""
 
     def apply_gradients(self, *, grads, grad_fn, **changes):
-        """One step of `tx`, whose first link is `asam_jax.sharpness_aware`."""
+        """One step of `tx`, which begins with `asam_jax.sharpness_aware`."""
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params, grad_fn=grad_fn)
         params = optax.apply_updates(self.params, updates)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **changes)
 
 
 @jax.jit
-def linked_step(state):
-    """The same step by the link."""
+def forwarding_step(state):
+    """The same step by the transformation."""
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     return state.apply_gradients(grads=grads, grad_fn=jax.grad(loss_fn)), loss
 
@@ -49,10 +49,12 @@ def linked_step(state):
 if __name__ == "__main__":
     sgd, params = optax.sgd(0.1, 0.9), net.init(jax.random.key(1), x)["params"]
     plain = TrainState.create(apply_fn=net.apply, params=params, tx=sgd)
-    linked = LinkedState.create(apply_fn=net.apply, params=params, tx=asam_jax.asam(sgd, 0.5))
+    forwarding = ForwardingState.create(
+        apply_fn=net.apply, params=params, tx=asam_jax.asam(sgd, 0.5)
+    )
     losses = []
     for _ in range(100):
-        (plain, loss), (linked, same) = step(plain), linked_step(linked)
+        (plain, loss), (forwarding, same) = step(plain), forwarding_step(forwarding)
         losses.append((float(loss), float(same)))
     print(f"loss {losses[0][0]:.3f} -> {losses[-1][0]:.3f}")
-    print(f"and by the link {losses[0][1]:.3f} -> {losses[-1][1]:.3f}")
+    print(f"and by the transformation {losses[0][1]:.3f} -> {losses[-1][1]:.3f}")

@@ -1,4 +1,4 @@
-"""Fine-tuning with frozen layers: they take no part in eps, in its norm, or in the update.
+"""Fine-tuning with frozen layers: they are not in eps, in its norm, or in the update.
 
 python docs/examples/frozen_layers.py
 """
