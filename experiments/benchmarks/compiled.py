@@ -294,6 +294,7 @@ def run(options: Compiled) -> None:
                 one_of("variant", variant, names)
                 tasks.append((topology, model, variant))
     options.workdir.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_enable_compilation_cache", False)  # no device, none to read it for
     for task in tqdm([task for task in tasks if task not in known], desc="compiling", leave=False):
         result_lines.append(options.workdir, measure(*task))
     for section in sections(options.workdir):

@@ -52,7 +52,7 @@ class Program:
         self.computations: dict[str, list[Instruction]] = {}
         name = None
         for line in text.splitlines():
-            if line.endswith("{") and (found := re.match(r"(ENTRY )?%?([\w.\-]+) \(", line)):
+            if found := re.match(r"(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$", line):
                 name = found[2]
                 self.entry = name if found[1] else self.entry
                 self.computations[name] = []
@@ -145,7 +145,7 @@ def _dims(shape: str) -> list[int]:
 
 def _flops(one: Instruction, shapes: dict[str, str]) -> float:
     """Two for each pair of entries that are multiplied; padding and dilation multiply nothing."""
-    operands = re.findall(r"%([\w.\-]+)", one.rest.split("), ")[0])
+    operands = [part.split()[-1].lstrip("%") for part in one.rest.split(")")[0].split(",")]
     sides = [_dims(shapes.get(name, "")) for name in operands[:2]]
     out = _dims(one.shape)
     if one.op == "dot":
