@@ -119,7 +119,8 @@ def measure(topology: str, model: str, variant: str) -> Record:
     lowered = jax.jit(step, donate_argnums=donated, keep_unused=True).lower(*arguments)
     compiled = lowered.compile(compiler_options=options)
     seconds = time.perf_counter() - started
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
     program = hlo.Program(compiled.as_text() or "")
     found = program.collectives(len(devices))
     record = {

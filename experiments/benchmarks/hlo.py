@@ -149,9 +149,9 @@ def _flops(one: Instruction, shapes: dict[str, str]) -> float:
     sides = [_dims(shapes.get(name, "")) for name in operands[:2]]
     out = _dims(one.shape)
     if one.op == "dot":
-        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
-        return 2.0 * math.prod(out) * math.prod(sides[0][axis] for axis in _numbers(axes[1]))
-    left, right, result = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.rest).groups()
+        (axes,) = re.findall(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
+        return 2.0 * math.prod(out) * math.prod(sides[0][axis] for axis in _numbers(axes))
+    ((left, right, result),) = re.findall(r"dim_labels=(\w+)_(\w+)->(\w+)", one.rest)
     window = re.search(r"window=\{(.*?)\}", one.rest)
     given = dict(item.split("=") for item in window[1].split()) if window else {}
     total = 2.0 * sides[1][right.index("i")]
