@@ -1,8 +1,9 @@
 """Rules on the leaves of a parameter tree, by the shape of a leaf and the names on its path.
 
-The innermost name of a leaf is the last on its path. The attribute `value`, which boxes such as
-`nnx.Param` add, does not count; names that hold a path, as Haiku's and flattened trees' do, are
-taken apart at "/" and ".".
+The innermost name of a leaf is the last on its path. What boxes around an array add does not count:
+the attributes `value` (`nnx.Param`), `array` and `data_array` (named arrays), and the index of a
+node without names (Haliax). Names that hold a path, as Haiku's and flattened trees' do, are taken
+apart at "/" and ".".
 """
 
 import re
@@ -13,12 +14,16 @@ import numpy as np
 
 from asam_jax.typing import KeyPath
 
-_BOX = jax.tree_util.GetAttrKey("value")
+_BOXES = {jax.tree_util.GetAttrKey(name) for name in ("value", "array", "data_array")}
 
 
 def _keys(path: KeyPath) -> list[Any]:
     """The names and indices on a path, the leaf's own last."""
-    keys = path[:-1] if len(path) > 1 and path[-1] == _BOX else path
+    keys = list(path)
+    while len(keys) > 1 and (
+        keys[-1] in _BOXES or isinstance(keys[-1], jax.tree_util.FlattenedIndexKey)
+    ):
+        keys.pop()
     return [getattr(k, "name", getattr(k, "key", getattr(k, "idx", k))) for k in keys]
 
 

@@ -227,7 +227,8 @@ def maximizer(
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
         _checks.real_floating("params", params)
-        rise, eps = maximize(params, *groups_of(batch, None, None), 0)
+        (group,) = groups_of(batch, None, None)
+        rise, eps = maximize(params, group, 0)
         return eps, rise
 
     return measure

@@ -195,7 +195,8 @@ class _Masked:
             raise ValueError(
                 "mask must have the tree structure of params, or of a prefix of it, with True "
                 f"where a leaf trains.\nparams: {jax.tree.structure(params)}\n"
-                f"mask: {jax.tree.structure(mask)}"
+                f"mask: {jax.tree.structure(mask)}\n"
+                "Of an NNX model, make the mask from nnx.as_pure(nnx.state(model, nnx.Param))."
             ) from error
         inner = trained(self.operator, params)
         return flags if inner is None else jax.tree.map(lambda a, b: a & b, flags, inner)

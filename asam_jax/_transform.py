@@ -84,9 +84,9 @@ def sharpness_aware(
       update are ignored, and a chain hands them on.
 
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1; in update, if grad_fn or params
-        is missing, structures or shapes differ, an axis is not mapped, or the gradient is summed
-        or averaged over an axis in axis_name already.
+      ValueError: if rho < 0, p < 1 or every < 1; in update, if grad_fn or params is missing,
+        structures or shapes differ, an axis is not mapped, or the gradient is summed or averaged
+        over an axis in axis_name already.
       TypeError: if grad_fn returns gradients of another dtype.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
@@ -101,8 +101,8 @@ def sharpness_aware(
     p = 2.0 if p is None else _checks.norm_order(p)
     _checks.radius(rho, schedule=True)
     _operators.check(operator)
-    if every is not None and not isinstance(every, jax.Array):  # an array where it is injected
-        every = _checks.count("every", every, 1)
+    if not isinstance(every, jax.Array):  # which optax.inject_hyperparams makes of a number
+        every = 1 if every is None else _checks.count("every", every, 1)
     if ascent is not None:
         _checks.transformation("ascent", ascent)
     if descent is not None and not isinstance(descent, Descent):
@@ -182,7 +182,8 @@ def sharpness_aware(
         if isinstance(rho, (int, float)) and rho == 0:
             return unperturbed()
         if perturb is None:
-            perturb = True if every in (None, 1) else state.step % every == 0
+            always = isinstance(every, int) and every == 1
+            perturb = True if always else state.step % every == 0
         return _collectives.either(perturb, perturbed, unperturbed, (*axes, *sharded))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

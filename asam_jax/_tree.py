@@ -89,21 +89,65 @@ def capped(t: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.minimum(t * factor.astype(t.dtype), jnp.finfo(t.dtype).max)
 
 
-def _sums(t: jax.Array, g: jax.Array) -> jax.Array:
-    """Sums of (sqrt(T |g|) / 2^center)^4 for each of the ranges, those of a NaN or inf too."""
+def _powers(t: jax.Array, g: jax.Array) -> list[jax.Array]:
+    """(sqrt(T |g|) / 2^center)^4 where that is in the range of the center, else 0; NaN stays.
+
+    Each power is selected after it is taken. A power of what was selected, shared or not, is cut
+    off from the sums by XLA's fusion: one more kernel for each leaf.
+    """
     x = root(t, g)
-    sums = []
+    powers = []
     for center in _CENTERS:
         low, high = 2.0 ** (center - _RANGE / 2), 2.0 ** (center + _RANGE / 2)
-        inside = x < high if center == _CENTERS[0] else x >= low
-        if center not in (_CENTERS[0], _CENTERS[-1]):
-            inside &= x < high
+        inside = (x >= low) & (x < high)
+        if center == _CENTERS[0]:
+            inside = x < high
         elif center == _CENTERS[-1]:
-            inside |= jnp.isnan(x)
-        # Scaled before it is selected: XLA would take the constant out of the power, as inf.
-        scaled = jnp.where(inside, x * jnp.asarray(2.0**-center, x.dtype), 0)
-        sums.append(jnp.sum(jnp.square(jnp.square(scaled))))
-    return jnp.stack(sums)
+            inside = ~(x < low)
+        power = jnp.square(jnp.square(x * jnp.asarray(2.0**-center, x.dtype)))
+        powers.append(jnp.where(inside, power, jnp.zeros_like(power)))
+    return powers
+
+
+def _apart(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.sum(power) for power in _powers(t, g))
+
+
+def _at_once(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    powers = tuple(_powers(t, g))
+    zeros = tuple(jnp.zeros((), power.dtype) for power in powers)
+    add = lambda a, b: tuple(map(jnp.add, a, b))  # noqa: E731
+    return tuple(jax.lax.reduce(powers, zeros, add, range(g.ndim)))
+
+
+@jax.jit
+def _sums(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    """The sums of `_powers`, as each compiler fuses them with what they are sums of.
+
+    A TPU's fuses sums with the product that makes g, but not a reduction of several operands. A
+    GPU's takes two kernels for the sum of a matrix, and two for a reduction of several operands. A
+    CPU's makes one loop of that, and an array in memory of each power that is summed alone.
+    """
+    return jax.lax.platform_dependent(t, g, tpu=_apart, default=_at_once)
+
+
+def _totals(each: Sequence[tuple[jax.Array, ...]], axes: Axes) -> jax.Array:
+    """Sums over leaves of as many scalars each, and over the axes that a leaf's vary over.
+
+    All scalars are stacked at once. XLA does not look through the reshape for what it makes of a
+    sum of stacked scalars: see `total`.
+    """
+    groups = defaultdict(list)
+    dtype = widest(scalars[0].dtype for scalars in each)
+    for scalars in each:
+        varies = varying_axes(scalars[0])
+        groups[tuple(axis for axis in axes if axis in varies)].append(scalars)
+    result = jnp.zeros((), dtype)
+    for over, group in groups.items():
+        flat = [scalar.astype(dtype) for column in zip(*group, strict=True) for scalar in column]
+        sums = jnp.sum(jnp.stack(flat).reshape(-1, len(group)), axis=1)
+        result += jax.lax.psum(sums, over) if over else sums
+    return result
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -113,7 +157,7 @@ def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Ar
     The idea is Blue's (1978), as in LAPACK's dnrm2: sums of small, middle and large squares at
     once. The root, since ||T g|| can overflow where no entry of eps does.
     """
-    sums = total([_sums(t, g) for t, g in zip(ts, gs, strict=True)], axes)
+    sums = _totals([_sums(t, g) for t, g in zip(ts, gs, strict=True)], axes)
     roots = jnp.sqrt(jnp.sqrt(sums)) * jnp.asarray([2.0**c for c in _CENTERS], sums.dtype)
     top = jnp.max(roots)
     scaled = roots / jnp.where(top == 0, jnp.ones_like(top), top)
@@ -183,11 +227,15 @@ def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
 
 
 def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
-    """The new state, or the old one where a gradient that it is made from is not finite."""
+    """The new state, or the old one where a gradient that it is made from is not finite.
+
+    In the dtypes of the old one: optax.ema takes on those of the gradients.
+    """
     if not jax.tree.leaves(new):
         return new
     finite = all_finite(gradients, axes)
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    keep = lambda a, b: jnp.where(finite, jnp.asarray(a, jnp.result_type(b)), b)  # noqa: E731
+    return jax.tree.map(keep, new, old)
 
 
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:

@@ -98,6 +98,7 @@ def alternating(
         **extra_args: Any,
     ) -> tuple[PyTree, AlternatingState]:
         _checks.update_arguments(updates, params)
+        params = jax.tree.map(jnp.asarray, params)  # Python floats, too
         w = jax.tree.map(lambda old, at: jnp.where(state.perturbed, old, at), state.params, params)
 
         def first() -> tuple[PyTree, AlternatingState]:
@@ -229,7 +230,7 @@ def decoupled_wsam(
         trained = _operators.trained(operator, params)
         sharpness = _tree.where(trained, sharpness)
         finite = _tree.all_finite(sharpness, sharded)
-        grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.full_like(g, jnp.nan)), grads)
+        grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
         sharpness = jax.tree.map(lambda s: jnp.where(finite, s, jnp.zeros_like(s)), sharpness)
 
         steps, base_state = base.update(grads, state.base, params, **extra_args)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from experiments.__main__ import main
+from experiments.cli import main
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="asam_jax_processes_")
 _FORKS = multiprocessing.get_context("forkserver")

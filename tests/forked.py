@@ -9,12 +9,12 @@ import os
 import sys
 
 # Half of what `python -m experiments train` takes is the import of these.
-for _name in ("training.runner", "commands.train_and_report", "figures.sections"):
+for _name in ("training.runner", "reporting.sections", "figures.sections"):
     importlib.import_module(f"experiments.{_name}")
 for _name in ("datasets", "model_selection"):
     importlib.import_module(f"sklearn.{_name}")
 
-from experiments.__main__ import main  # noqa: E402
+from experiments.cli import main  # noqa: E402
 
 
 def run(arguments, out, err, environment):

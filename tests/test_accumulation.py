@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import many
 import numpy as np
 import optax
-import oracle
 import pytest
 
 import asam_jax
@@ -39,21 +38,6 @@ def test_groups_on_one_device(compute, order, m=4):
     many.close(grads, expected)
 
 
-def test_memory_grows_with_the_groups_that_are_computed_at_once():
-    """vmap keeps w + eps and a gradient for each group."""
-    params = {"kernel": jnp.ones((64, 256)), "bias": jnp.ones(256), "head": jnp.ones((256, 64))}
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    x, y = jnp.ones((8, 64)), jnp.ones((8, 64))
-
-    def temporary(compute):
-        lowered = jax.jit(functools.partial(compute, m=1)).lower(params, x, y)
-        memory = lowered.compile().memory_analysis()
-        assert memory is not None
-        return memory.temp_size_in_bytes / size
-
-    assert temporary(at_once) - temporary(in_turn) > 7
-
-
 def by_scan(params, x, y):
     """The mean gradient of four micro-batches."""
     parts = jax.tree.map(lambda a: a.reshape(4, -1, *a.shape[1:]), (x, y))
@@ -75,23 +59,3 @@ def test_accumulation_inside_grad_fn_is_the_whole_batch():
         return tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)[0]
 
     many.close(update(params), many.reference(params, x, y, many.WHOLE)[1])
-
-
-def test_multi_steps_is_another_method():
-    """eps of the four micro-batches' mean gradient, then the last one's gradient alone."""
-    params, x, y = many.problem()
-    parts = list(zip(x.reshape(4, 4, -1), y.reshape(4, 4, -1), strict=True))
-    tx = optax.MultiSteps(asam_jax.asam(optax.sgd(1.0), many.RHO), every_k_schedule=4)
-    updates, state = None, tx.init(jax.tree.map(jnp.asarray, params))
-
-    @jax.jit
-    def update(state, x, y):
-        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
-        return tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
-
-    with jax.numpy_dtype_promotion("standard"):  # MultiSteps divides by its count
-        for part in parts:
-            updates, state = update(state, *part)
-    eps = oracle.perturbation(params, many.gradient(params, x, y), rho=many.RHO)
-    last = many.gradient({name: params[name] + eps[name] for name in params}, *parts[-1])
-    many.close(updates, {name: -g for name, g in last.items()})

@@ -40,15 +40,6 @@ def test_it_takes_the_steps_of_asam(rho):
     assert int(state.step) == 5
 
 
-def test_with_momentum_weight_decay_and_another_norm_it_is_sharpness_aware():
-    base = optax.chain(optax.add_decayed_weights(5e-2), optax.sgd(0.1, momentum=0.9))
-    tx = asam_jax.alternating(base, 0.5, operator=asam_jax.identity(), p=np.inf)
-    params, _ = trained(tx, jax.jit(pairs_of(tx)))
-    once = asam_jax.sharpness_aware(0.5, operator=asam_jax.identity(), p=np.inf)
-    expected, _ = trained(optax.chain(once, base))
-    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-7)
-
-
 def test_odd_calls_move_to_w_plus_eps():
     params, x, y = many.problem()
     tx = asam_jax.alternating(optax.sgd(0.1), 0.5)
@@ -180,18 +171,3 @@ def test_the_keyword_spares_the_condition():
         assert str(jax.make_jaxpr(update)(w, state, w)).count("cond[") == conditions
     updates, same = tx.update(w, state, w, perturb=False)
     chex.assert_trees_all_equal((updates, same), (jnp.zeros(3), state))
-
-
-def test_lookahead_goes_around():
-    """After four calls, two steps of descent, fast and slow meet half-way."""
-    fast = lambda w, g: w - 0.1 * (w + 0.2 * g / np.linalg.norm(g))  # noqa: E731
-    make = functools.partial(asam_jax.alternating, rho=0.2, operator=asam_jax.identity())
-    tx = optax.lookahead(make(optax.sgd(0.1)), sync_period=4, slow_step_size=0.5)
-    params = optax.LookaheadParams.init_synced(jnp.asarray(START, jnp.float32))
-    state = tx.init(params)
-    with jax.numpy_dtype_promotion("standard"):  # lookahead itself multiplies by booleans
-        for _ in range(4):
-            updates, state = tx.update(params.fast, state, params)  # the gradient of |w|^2 / 2
-            params = optax.apply_updates(params, updates)
-    w = fast(fast(START, START), fast(START, START))
-    np.testing.assert_allclose(params.fast, (START + w) / 2, rtol=1e-6)

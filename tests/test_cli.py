@@ -1,7 +1,6 @@
 """The command line as a user calls it: what it prints, writes and refuses."""
 
 import fcntl
-import os
 
 import pytest
 
@@ -26,11 +25,8 @@ def test_a_line_for_each_run_says_how_it_came_about(trained):
     assert [r["rho"] for r in records] == [0.0, 0.05, 0.5]
     for record in records:
         assert (record["dataset"], record["model"], record["epochs"]) == ("digits", "mlp", 2)
-        assert (record["eta"], record["p"], record["seed"]) == (
-            0.01 if record["method"] == "asam" else 0.0,
-            2.0,
-            0,
-        )
+        assert record["eta"] == (0.01 if record["method"] == "asam" else 0.0)
+        assert (record["p"], record["seed"], record["parameterization"]) == (2.0, 0, "as is")
         assert record["normalization"] in ("none", "identity", "elementwise")
         assert record["label_noise"] == 0.4
         assert 0 <= record["test_accuracy_final"] <= record["test_accuracy_max"] <= 100
@@ -41,7 +37,7 @@ def test_a_line_for_each_run_says_how_it_came_about(trained):
         assert {len(values) for values in record["metrics"].values()} == {2}
         assert record["test_accuracy_max"] == max(record["metrics"]["test_accuracy"])
     assert len({r["params_sha256"] for r in records}) == 3
-    assert not (trained / "checkpoints").exists() or not any((trained / "checkpoints").iterdir())
+    assert not any((trained / "checkpoints").glob("*"))
 
 
 def test_a_finished_run_is_not_run_again(trained):
@@ -58,45 +54,54 @@ def test_report_is_made_from_the_lines_alone(trained):
     text = (trained / "RESULTS.md").read_text()
     for record in lines(trained):
         assert f"{record['test_accuracy_final']:.2f}" in text
-    assert (trained / "digits_mlp_noise40.png").stat().st_size > 10_000
 
 
 def test_help_of_every_command():
     listed = call("--help").stdout
-    for name in ("models", "train", "table1", "table2", "table3", "report", "benchmark"):
+    for name in ("models", "train", "table1", "table2", "table3", "report", "figure1", "figure2"):
         assert name in listed
         usage = call(name, "--help")
-        assert usage.returncode == 0
-        if name != "benchmark":
-            assert "--workdir" in usage.stdout
-    assert "--workdir" in listed and "--workdir" in call("benchmark", "step", "--help").stdout
+        assert usage.returncode == 0 and "--workdir" in usage.stdout
+    for name in ("figure3", "figure4", "curvature", "study", "benchmark"):
+        assert name in listed and "--workdir" in call(name, "--help").stdout
+    assert "--workdir" in listed
+
+
+def test_a_tables_rows_are_options(tmp_path):
+    words = ["--models", "mlp", "--noise", "0", "0.4", "--methods", "sgd", "asam", "--epochs", "1"]
+    done = call("digits", *words, "--seeds", "1", "--subset", "128", "--workdir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [(line["label_noise"], line["method"]) for line in lines(tmp_path)]
+    assert found == [(0.0, "sgd"), (0.0, "asam"), (0.4, "sgd"), (0.4, "asam")]
+    assert "All 4 runs are finished" in done.stdout
+    refused = call("digits", "--rho", "0.5", "--workdir", tmp_path)
+    assert refused.returncode == 2 and "rho is each row's own; leave --rho out" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "adam"], "unknown method 'adam'; the known ones are: sgd, sam, asam"),
-        (["--dataset", "mnist"], "unknown dataset 'mnist'; the known ones are: digits, cifar10"),
-        (["--model", "lenet"], "unknown model 'lenet'; the known ones are: mlp, cnn"),
+        (["--method", "adam"], "--method"),
+        (["--dataset", "mnist"], "unknown dataset 'mnist'; the known ones are: cifar10"),
+        (["--model", "lenet"], "unknown model 'lenet'; the known ones are: densenet121"),
         (["--loop", "fast"], "unknown loop 'fast'; the known ones are: auto, host, scan"),
-        (["--rho", "-1"], "rho=-1.0: the radius of the perturbation must be at least 0"),
-        (["--p", "0.5"], "p=0.5: the order of the norm must be at least 1"),
+        (["--rho", "-1"], "rho=-1.0 must be at least 0"),
         (["--label-noise", "1.5"], "label_noise=1.5"),
         (["--method", "sgd", "--rho", "0.5"], "rho=0.5 means nothing to method 'sgd'"),
         (["--batch-size", "5000"], "batch_size=5000 is larger than the 1297 training images"),
         (["--subset", "5000"], "subset=5000 is more than the 1297 training images"),
-        (["--epochs", "0"], "epochs=0"),
     ],
 )
-def test_bad_values_are_one_line_and_exit_code_two(tmp_path, arguments, message):
+def test_bad_values_say_what_and_exit_with_two(tmp_path, arguments, message):
     done = call("train", "--workdir", tmp_path / "runs", *arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_command_and_a_missing_workdir(tmp_path):
-    assert call("tabel1").returncode == 2
+    done = call("tabel1")
+    assert done.returncode == 2 and "unknown command 'tabel1'" in done.stderr
     done = call("report", "--workdir", tmp_path / "none")
     assert done.returncode == 2 and "does not exist" in done.stderr
 
@@ -110,8 +115,5 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
 def test_a_second_process_in_the_workdir_is_refused(tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(str(os.getpid()))
-        file.flush()
         done = call(*SMALL, "--workdir", tmp_path)
-    assert done.returncode == 2
-    assert f"in use by another process (pid {os.getpid()})" in done.stderr
+    assert done.returncode == 2 and "is in use by another process" in done.stderr

@@ -76,20 +76,6 @@ def test_shard_map(rho, perturb, times):
     only_all_reduces(exchanged(step, params, optax.sgd(0.1, 0.9).init(params), x, y), times)
 
 
-def test_groups_sum_over_their_own_devices_first():
-    """Twice the parameters, once within the group alone."""
-    params, x, y = problem()
-    axes = ("outer", "inner")
-    gradient = asam_jax.value_and_grad(loss, rho=0.5, axis_name=axes, perturb_axis_name="inner")
-    step = jax.shard_map(
-        gradient,
-        mesh=many.mesh((4, 2), axes),
-        in_specs=(P(), P(axes), P(axes)),
-        out_specs=P(),
-    )
-    only_all_reduces(exchanged(step, params, x, y), 2)
-
-
 @pytest.mark.parametrize(("rho", "times"), [(0.0, 1), (0.5, 2)])
 def test_jit_with_a_batch_cut_over_devices(rho, times):
     """There eps is global: the compiler sums a gradient for it."""

@@ -73,33 +73,11 @@ def test_traces_once_over_data_rho_and_schedule_steps(factory):
     assert len(traces) == 1
 
 
-def test_schedule_is_read_at_the_update_count(exact):
-    radii = [0.3, 0.0, 0.7]
-    schedule = optax.join_schedules([optax.constant_schedule(r) for r in radii], [1, 2])
-    scheduled, state = run(exact(optax.sgd(0.1), schedule))
-    params = jax.tree.map(jnp.asarray, W)
-    for seed, radius in enumerate(radii):
-        f = gradient(batch(seed))
-        tx = exact(optax.sgd(0.1), radius)
-        updates, _ = tx.update(f(params), tx.init(params), params, grad_fn=f)
-        params = optax.apply_updates(params, updates)
-    chex.assert_trees_all_close(scheduled, params, rtol=1e-6)
-    assert int(optax.tree.get(state, "step")) == 3
-
-
 def test_the_count_of_a_state_is_the_base_optimizers(exact):
     """Adam's count is the only one, so that optax.tree.get finds it."""
     with jax.numpy_dtype_promotion("standard"):
         _, state = run(exact(optax.adam(1e-3)))
     assert int(optax.tree.get(state, "count")) == 3
-
-
-def test_injected_hyperparameters_are_readable_and_used(factory):
-    make = optax.inject_hyperparams(lambda rho: factory(optax.sgd(0.1), rho))
-    params, state = run(make(rho=0.2))
-    assert float(state.hyperparams["rho"]) == pytest.approx(0.2)
-    expected, _ = run(factory(optax.sgd(0.1), 0.2))
-    chex.assert_trees_all_close(params, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("rho", [0.2, optax.constant_schedule(0.2)], ids=["number", "schedule"])
@@ -135,11 +113,6 @@ def test_updates_keep_their_dtype(factory, dtype):
     params, _ = run(factory(optax.sgd(0.1)), params=jax.tree.map(lambda w: w.astype(dtype), W))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
     chex.assert_tree_all_finite(params)
-
-
-def test_state_holds_no_array_of_the_parameters_size(exact):
-    state = exact(optax.sgd(0.1)).init({"w": jnp.ones(1000)})
-    assert sum(jnp.size(leaf) for leaf in jax.tree.leaves(state)) == 1
 
 
 def test_state_passes_map_params(factory):

@@ -7,11 +7,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import asam_jax
-from experiments.config.run_config import make
 from experiments.datasets import arrays
 from experiments.figures import curvature, curvature_measures
 from experiments.training import step as stepping
-from experiments.training.spec import spec_of
+from experiments.training.spec import model_spec
+from tests.runs import made
 
 RNG = np.random.default_rng(0)
 ROOT = RNG.normal(size=(30, 30))
@@ -28,7 +28,7 @@ def test_eigenvalue_and_trace_from_products_alone():
 @pytest.mark.usefixtures("flax_promotes")
 def test_a_product_is_the_scaled_hessians():
     dataset = arrays.load("digits")
-    spec = spec_of(make("digits", "sgd", model="mlp"), dataset).model
+    spec = model_spec(made(method="sgd", model="mlp"), dataset)
     state = jax.jit(stepping.init, static_argnums=0)(spec, jnp.uint32(0))
     images, labels = dataset.train_images[:8], dataset.train_labels[:8]
     flat, unravel = ravel_pytree(state.params)
@@ -54,24 +54,6 @@ def test_a_product_is_the_scaled_hessians():
     size = float(jnp.linalg.norm(expected()))
     assert size > 0
     np.testing.assert_allclose(got, expected(), atol=1e-4 * size)
-
-
-def test_average_sharpness_is_the_trace_to_first_order(x64):
-    """Exactly so for a quadratic loss, up to the estimate's own error."""
-    hessian = jnp.asarray(ROOT @ ROOT.T)
-    w = jnp.asarray(RNG.normal(size=30))
-    operator = asam_jax.elementwise(0.5)
-    value = asam_jax.average_sharpness(
-        lambda w, x: 0.5 * w @ hessian @ w,
-        w,
-        np.zeros((1, 1)),
-        sigma=0.1,
-        key=jax.random.key(0),
-        samples=800,
-        operator=operator,
-    )
-    t = np.abs(np.asarray(w)) + 0.5
-    assert float(value) == pytest.approx(0.1**2 / 2 * np.sum(t**2 * np.diag(hessian)), rel=0.05)
 
 
 def line(number, **values):

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.config import run_config
 from experiments.config.errors import ConfigError
 from experiments.datasets import arrays
+from tests.runs import made
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,14 @@ def test_noise_has_a_seed_of_its_own_and_grows_with_its_level():
 
 
 def test_a_run_gets_the_first_images_and_its_noise(digits):
-    made = run_config.make("digits", label_noise=0.4, subset=300)
-    cut = arrays.prepare(digits, made)
+    run = made(label_noise=0.4, subset=300)
+    cut = arrays.prepare(digits, run)
     np.testing.assert_array_equal(cut.train_images, digits.train_images[:300])
     np.testing.assert_array_equal(cut.test_labels, digits.test_labels)
     assert cut.labels_changed == np.mean(cut.train_labels != digits.train_labels[:300])
     assert 0.25 < cut.labels_changed < 0.45
     assert cut.mean == digits.mean  # normalised as the whole set
-    whole = arrays.prepare(digits, run_config.make("digits", label_noise=0.4))
+    whole = arrays.prepare(digits, made(label_noise=0.4))
     np.testing.assert_array_equal(cut.train_labels, whole.train_labels[:300])
 
 
@@ -90,14 +90,30 @@ def test_one_other_byte_makes_another_fingerprint(digits):
 )
 def test_more_than_there_is_is_refused(digits, values, message):
     with pytest.raises(ConfigError, match=message):
-        arrays.prepare(digits, run_config.make("digits", **values))
+        arrays.prepare(digits, made(**values))
 
 
 def test_an_unknown_data_set():
-    with pytest.raises(ConfigError, match="unknown dataset 'svhn'; the known ones are: digits"):
+    with pytest.raises(ConfigError, match="unknown dataset 'svhn'; the known ones are: cifar10, "):
         arrays.load("svhn")
 
 
 def test_a_data_set_cannot_be_changed(digits):
     with pytest.raises(dataclasses.FrozenInstanceError):
         digits.name = "other"
+
+
+def test_a_draw_of_its_own_is_another_subset_and_other_noise(digits):
+    """And the validation images are none of those that are trained on."""
+    runs = [made(label_noise=0.4, subset=300, data_seed=n, validation=0.5) for n in (0, 0, 1)]
+    first, again, other = (arrays.prepare(digits, run) for run in runs)
+    np.testing.assert_array_equal(first.train_images, again.train_images)
+    np.testing.assert_array_equal(first.train_labels, again.train_labels)
+    assert len(first.train_labels) == len(first.test_labels) == 150
+    known = {image.tobytes() for image in digits.train_images}
+    drawn = [{image.tobytes() for image in part.train_images} for part in (first, other)]
+    assert drawn[0] <= known and len(drawn[0] & drawn[1]) < 60
+    held_out = {image.tobytes() for image in first.test_images}
+    assert len(held_out & drawn[0]) < 3  # a few digits are in the set twice
+    true = dict(zip((i.tobytes() for i in digits.train_images), digits.train_labels, strict=True))
+    assert [true[i.tobytes()] for i in first.test_images] == first.test_labels.tolist()

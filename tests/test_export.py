@@ -122,17 +122,6 @@ def test_a_step_under_shard_map(perturb, groups):
     agrees(on_a_mesh(mapped, (P(), P("data"), P("data"))), groups)
 
 
-def test_a_step_under_pmap():
-    """`jax.export` takes what jit made, and so pmap within a jit."""
-    mapped = jax.pmap(many.both("data", None), "data", in_axes=(None, 0, 0))
-
-    def cut(params, x, y):
-        both = mapped(params, x.reshape(8, 2, -1), y.reshape(8, 2, -1))
-        return jax.tree.map(lambda leaf: leaf[0], both)
-
-    agrees(on_a_mesh(cut, (P(), P("data"), P("data"))), many.ONE_EACH)
-
-
 def test_a_step_under_sharded_jit():
     """Parameters cut over the devices, as FSDP cuts them."""
     cut = {"kernel": P(None, "data"), "bias": P("data"), "head": P("data")}

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 import asam_jax
-from experiments.config.run_config import make
+from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.figures import figure2, figure2_measures, figure2_statistics, figure4
 from experiments.training import result_lines, runner, weights
 from experiments.training import step as stepping
-from experiments.training.spec import spec_of
+from experiments.training.resolve import resolve
+from experiments.training.spec import model_spec
 from tests.cli import call
+from tests.runs import made
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
@@ -38,9 +40,9 @@ def figure2_made(tmp_path_factory):
 
 def test_the_measures_are_the_librarys_sharpness(figure2_made):
     """Which groups of m, which loss, which operator and p: against `asam_jax.sharpness`."""
-    config = make("digits", "sgd", model="mlp")
+    config = made(method="sgd", model="mlp")
     dataset = arrays.load("digits")
-    spec = spec_of(config, dataset).model
+    spec = model_spec(config, dataset)
     state = initial(spec, 3)
     images, labels = dataset.train_images[:20], dataset.train_labels[:20]
     rhos = (0.01, 0.5)
@@ -54,16 +56,15 @@ def test_the_measures_are_the_librarys_sharpness(figure2_made):
     batch = (images[:16], labels[:16])  # the remainder sits out
     for name, (operator, p) in figure2_measures.MEASURES.items():
         for index, rho in enumerate(rhos):
-            expected = asam_jax.sharpness(
-                loss, state.params, batch, rho=rho, operator=operator, p=p, m=8
-            )
+            measure = asam_jax.sharpness(loss, rho=rho, operator=operator, p=p, m=8)
+            expected = measure(state.params, batch)
             np.testing.assert_allclose(found[name][index], expected, rtol=1e-3)
 
 
 def test_training_mode_uses_the_groups_own_statistics():
-    config = make("digits", "sgd", model="cnn")
+    config = made(method="sgd", model="cnn")
     dataset = arrays.load("digits")
-    spec = spec_of(config, dataset).model
+    spec = model_spec(config, dataset)
     state = initial(spec, 0)
     images, labels = dataset.train_images[:8], dataset.train_labels[:8]
     shifted = jax.tree.map(lambda x: 4 * x + 1 if x.dtype == jnp.float32 else x, state.rest)
@@ -152,7 +153,6 @@ def test_rho_is_chosen_by_correlation_and_scored_on_the_other_half():
     ("arguments", "message"),
     [
         (["--m", "9"], "m=9 must be at least 1 and at most the 8 images"),
-        (["--batch-norm", "both"], "unknown batch_norm 'both'"),
         (["--epochs", "19"], "epochs=19 is too few for 20 checkpoints"),
     ],
 )
@@ -162,8 +162,8 @@ def test_bad_values_of_figure2(tmp_path, arguments, message):
 
 
 def test_weights_come_back_as_they_were(tmp_path):
-    config = make("digits", "sgd", model="cnn")
-    spec = spec_of(config, arrays.load("digits")).model
+    config = made(method="sgd", model="cnn")
+    spec = model_spec(config, arrays.load("digits"))
     state = initial(spec, 1)
     path = tmp_path / "w" / "0001.npz"
     weights.save(path, state.params, state.rest)
@@ -174,13 +174,10 @@ def test_weights_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_figure4_is_planned_as_in_the_paper():
-    configs = figure4.plan(
-        "cifar10", None, None, label_noise=None, seeds=1, epochs=None, subset=None, dtype="float32"
-    )
-    assert len(configs) == 1 + 3 * 15
-    radii = sorted({c.rho for c in configs if c.method == "asam"})
-    assert radii[:3] == [0.00005, 0.0001, 0.0002] and radii[-3:] == [0.5, 1.0, 2.0]
+def test_figure4_has_every_radius_in_each_region():
+    shared = Run(dataset="cifar10", model="wrn16_8", cutout=16)
+    configs = [resolve(run) for run in figure4.plan(shared, (0.1, 0.2), seeds=2)]
+    assert len(configs) == 2 * (1 + 3 * 2) and {c.cutout for c in configs} == {16}
     assert {(c.normalization, c.p) for c in configs if c.method == "asam"} == {
         ("elementwise", 2.0),
         ("elementwise", math.inf),
@@ -202,8 +199,7 @@ def test_figure4_draws_its_own_runs_alone(tmp_path):
 
 
 def test_the_last_weights_of_a_run_are_kept(tmp_path):
-    config = make("digits", "sgd", model="mlp", epochs=3, subset=128)
-    options = runner.Options(tmp_path, kind="kept", keep_every=2)
-    (record,) = runner.run_all([config], options)
+    config = made(method="sgd", model="mlp", epochs=3, subset=128)
+    (record,) = runner.run_all([config], runner.Options(tmp_path), kind="kept", keep_every=2)
     folder = tmp_path / "weights" / record["run_id"]
     assert sorted(path.name for path in folder.iterdir()) == ["0002.npz", "0003.npz"]

@@ -86,14 +86,6 @@ def test_the_trajectory_is_the_authors(variant, dtype):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=tolerance, atol=tolerance)
 
 
-def test_another_leaf_rule_leaves_the_trajectory():
-    """The network and the radius are such that the rule on biases shows."""
-    expected = authors.trajectory(authors.init(), STEPS, rho=RHO, lr=LR)[-1]
-    operator = asam_jax.elementwise(authors.ETA, adapt=asam_jax.all_leaves)
-    made = trajectory(by_value_and_grad, np.float32, operator)[-1]
-    assert max(np.max(np.abs(made[name] - expected[name])) for name in expected) > 1e-2
-
-
 def test_the_handwritten_gradient_is_the_losss(x64):
     w = authors.init()
     x, labels = next(authors.batches(1))

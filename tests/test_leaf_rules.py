@@ -126,18 +126,3 @@ def test_transposed_convolutions_of_haiku_have_their_outputs_last_but_one():
     assert axes(keys(("conv1_d_transpose_1", "w")), shaped((3, 6, 4))) == (0, 2)
     assert axes(keys(("net/~/conv2_d_transpose", "w")), shaped((3, 3, 6, 4))) == (0, 1, 3)
     assert axes(keys(("ConvTranspose_0", "kernel")), shaped((3, 3, 4, 6))) == (0, 1, 2)
-
-
-def test_the_scales_of_filters_are_small():
-    params = {
-        "conv": np.ones((3, 3, 8, 16), np.float32),
-        "dense": np.ones((8, 16), np.float32),
-        "conv1d": np.ones((5, 4, 6), np.float32),
-    }
-    for rule, conv, conv1d in (
-        (asam_jax.flax_filter_axes, (1, 1, 1, 16), (1, 1, 6)),
-        (asam_jax.torch_filter_axes, (3, 1, 1, 1), (5, 1, 1)),
-    ):
-        scales = jax.eval_shape(asam_jax.filterwise(filter_axes=rule), params)
-        shapes = jax.tree.map(lambda s: s.shape, scales)
-        assert shapes == {"conv": conv, "dense": (8, 16), "conv1d": conv1d}

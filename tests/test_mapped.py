@@ -49,8 +49,8 @@ def test_shard_map_equals_one_device(shape, names, perturb, groups, check_vma):
 
 @pytest.mark.parametrize(
     ("perturb", "groups"),
-    [(None, ONE_EACH), ("inner", PAIRS), ("outer", FOURS), (TWO, WHOLE)],
-    ids=["each part its own", "groups of two", "groups of four", "one for all"],
+    [(None, ONE_EACH), ("inner", PAIRS), ("outer", FOURS)],
+    ids=["each part its own", "groups of two", "groups of four"],
 )
 def test_a_vmap_inside_a_pmap_equals_one_device(perturb, groups):
     """Four devices with two groups each; axes of pmap and of vmap are averaged over alike."""
@@ -66,14 +66,6 @@ def test_a_vmap_inside_a_pmap_equals_one_device(perturb, groups):
     for device in range(8):
         many.close({name: g[device] for name, g in grads.items()}, expected)
         many.close({name: g[device] for name, g in updates.items()}, expected)
-
-
-def test_the_choice_matters():
-    """The references differ by far more than the tolerance that tells them apart."""
-    params, x, y = many.problem()
-    own, group, shared = (many.reference(params, x, y, g)[1] for g in (ONE_EACH, PAIRS, WHOLE))
-    for a, b in ((own, group), (group, shared), (own, shared)):
-        assert np.abs(a["kernel"] - b["kernel"]).max() > 1e-2 * np.abs(b["kernel"]).max()
 
 
 def test_pmap_with_replicas_keeps_them_alike():

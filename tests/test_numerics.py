@@ -72,8 +72,7 @@ def agrees(eps, expected):
 SCALED = asam_jax.elementwise(0.0, adapt=asam_jax.all_leaves)
 
 
-@pytest.mark.parametrize("jit", [True, False])
-def test_entries_from_1e_minus_30_to_1e30_in_one_tree(jit):
+def test_entries_from_1e_minus_30_to_1e30_in_one_tree():
     """Leaves of one magnitude each, one leaf of all magnitudes, and all weights one."""
     magnitudes = np.float32(10.0 ** np.arange(-30, 31, 5))
     both = [(a, b) for a in magnitudes[::3] for b in magnitudes[::3]]
@@ -89,9 +88,9 @@ def test_entries_from_1e_minus_30_to_1e30_in_one_tree(jit):
         ({"w": np.ones(5, np.float32)}, {"w": np.float32([1e-18, 2e-20, -1e-22, 0.0, 3e-19])}),
         ({"w": np.ones(5, np.float32)}, {"w": np.float32([1e18, 2e20, -1e22, 0.0, 3e19])}),
     ]
-    make = functools.partial(asam_jax.perturbation, rho=0.5, operator=SCALED)
+    make = jax.jit(functools.partial(asam_jax.perturbation, rho=0.5, operator=SCALED))
     for w, g in cases:
-        agrees((jax.jit(make) if jit else make)(w, g), by_float64(w, g, 0.5))
+        agrees(make(w, g), by_float64(w, g, 0.5))
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 16])

@@ -10,12 +10,10 @@ import pytest
 from flax import nnx
 
 from experiments import models
-from experiments.config import run_config
-from experiments.config.defaults import OPTIMIZER_DEFAULTS
-from experiments.datasets import arrays
-from experiments.training import loops, optimizers
+from experiments.training import optimizers
 from experiments.training import step as stepping
-from experiments.training.spec import Hyper, hyper_of, spec_of
+from experiments.training.spec import StepSpec, hyper_of
+from tests.runs import loop_of, made
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 STEPS, LR, WARMUP = 4, 0.01, 0.5
@@ -59,9 +57,8 @@ def abstract(name):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_steps_are_those_of_numpy(optimizer):
-    made = run_config.make(
-        "digits",
-        "sgd",
+    run = made(
+        method="sgd",
         model="mlp",
         optimizer=optimizer,
         lr=LR,
@@ -70,15 +67,13 @@ def test_steps_are_those_of_numpy(optimizer):
         subset=32 * STEPS,
         epochs=1,
     )
-    dataset = arrays.prepare(arrays.load("digits"), made)
-    spec = spec_of(made, dataset)
-    loop = loops.make_loop("host", spec, dataset, hyper_of(made, STEPS), 0)
+    loop, dataset = loop_of(run)
     state = loop.init()
     leaves, tree = jax.tree.flatten(state.params)
     expected = [np.asarray(leaf, np.float64) for leaf in leaves]
     first = [np.zeros_like(w) for w in expected]
     second = [np.zeros_like(w) for w in expected]
-    order = np.asarray(jax.jit(stepping.epoch_order, static_argnums=(0, 3))(spec, 0, 0, 32 * STEPS))
+    order = np.asarray(loop.order(0))
     graphdef, _, rest = nnx.split(abstract("mlp"), nnx.Param, ...)
 
     @jax.jit
@@ -88,7 +83,7 @@ def test_steps_are_those_of_numpy(optimizer):
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     states = loop.epoch(state, 0, 0)
-    beta = OPTIMIZER_DEFAULTS[optimizer]["momentum"]
+    beta = optimizers.DEFAULTS[optimizer]["momentum"]
     rates = [0.0, 0.5, 1.0, 0.5]  # two steps up, two of half a cosine down
     for t, share in enumerate(rates, start=1):
         batch = order[32 * (t - 1) : 32 * t]
@@ -102,7 +97,7 @@ def test_steps_are_those_of_numpy(optimizer):
                 step, first[i] = muon(first[i], g, t, beta)
             else:
                 step, first[i], second[i] = nadam(first[i], second[i], g, t, beta)
-            decay = OPTIMIZER_DEFAULTS[optimizer]["weight_decay"] * expected[i]
+            decay = optimizers.DEFAULTS[optimizer]["weight_decay"] * expected[i]
             expected[i] = expected[i] - LR * share * (step + decay)
         state, _ = next(states)
         for w, made_w in zip(expected, jax.tree.leaves(state.params), strict=True):
@@ -113,19 +108,11 @@ def test_steps_are_those_of_numpy(optimizer):
 def test_the_warm_up_is_optaxs(share):
     total = 40
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.3, round(share * total), total)
-    hyper = Hyper(*[jnp.float32(0.0)] * 7, warmup=jnp.float32(share))
-    hyper = hyper._replace(lr=jnp.float32(0.3))
+    run = made(lr=0.3, warmup=share)
+    spec: Any = StepSpec(None, run)  # pyright: ignore[reportArgumentType]
     progress = jnp.arange(total + 1) / total
-    made = stepping.learning_rate(hyper, progress)
-    np.testing.assert_allclose(made, schedule(jnp.arange(total + 1)), rtol=1e-4, atol=1e-7)
-
-
-def test_without_a_warm_up_the_program_has_none():
-    """The number is no argument then, and the cosine starts at the largest rate."""
-    hyper = hyper_of(run_config.make("digits", "sgd"), 40)
-    assert hyper.warmup is None
-    made = stepping.learning_rate(hyper, jnp.array([0.0, 0.5, 1.0]))
-    np.testing.assert_allclose(made, [0.1, 0.05, 0.0], atol=1e-7)
+    found = stepping.learning_rate(spec, hyper_of(run, total), progress)
+    np.testing.assert_allclose(found, schedule(jnp.arange(total + 1)), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["vit", "cnn"])

@@ -6,13 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.config import run_config
-from experiments.datasets import arrays
-from experiments.training import loops
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.processes import STEPS_BETWEEN_TALKS
-from experiments.training.spec import hyper_of, spec_of
 from tests.cli import Fork, call, lines
+from tests.runs import loop_of, made
 
 EPOCHS, SUBSET, BATCH = 4, 256, 64  # 16 steps
 RUN = ["train", "--model", "mlp", "--perturb", "device", "--epochs", EPOCHS]
@@ -46,9 +43,7 @@ def two_processes(workdir, *arguments, own=((), ())):
 
 def one_process(steps):
     """The loop on eight devices of this process, and its state after so many steps."""
-    made = run_config.make(
-        "digits",
-        "asam",
+    run = made(
         model="mlp",
         perturb="device",
         epochs=EPOCHS,
@@ -56,10 +51,7 @@ def one_process(steps):
         batch_size=BATCH,
         devices=8,
     )
-    dataset = arrays.prepare(arrays.load("digits"), made)
-    per_epoch = SUBSET // BATCH
-    hyper = hyper_of(made, EPOCHS * per_epoch)
-    loop = loops.make_loop("sharded", spec_of(made, dataset), dataset, hyper, 0)
+    loop, per_epoch = loop_of(run)[0], SUBSET // BATCH
     state = loop.init()
     for step in range(steps):
         state, _ = next(loop.epoch(state, step // per_epoch, step % per_epoch))
@@ -102,7 +94,7 @@ def test_they_go_on_and_the_first_writes_the_line(stopped, tmp_path):
     (code0, out0, err0), (code1, out1, err1) = two_processes(workdir)
     assert (code0, code1) == (0, 0), (err0, err1)
     (record,) = lines(workdir)
-    assert (record["devices"], record["processes"], record["loop"]) == (8, 2, "sharded")
+    assert (record["devices"], record["processes"], record["loop"]) == (8, 2, "host")
     assert "digits mlp asam rho 0.5 seed 0" in out0 and "digits" not in out1 + err1
     assert not any((workdir / "checkpoints").iterdir())
 

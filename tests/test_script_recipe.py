@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.config import run_config
 from experiments.datasets import arrays
-from experiments.training import loops
 from experiments.training import step as stepping
-from experiments.training.spec import hyper_of, spec_of
+from experiments.training.loop import Loop
+from experiments.training.spec import spec_of
 from tests import oracle
+from tests.runs import made
 
 IMAGES, EPOCHS, BATCH, LR, RHO = 20, 2, 8, 0.1, 0.5
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -24,21 +24,20 @@ def problem_of(model):
     images = rng.integers(256, size=(IMAGES, 8, 8, 3), dtype=np.uint8)
     labels = rng.integers(10, size=IMAGES).astype(np.int32)
     dataset = arrays.from_arrays("cifar10", 10, images, labels, images[:4], labels[:4])
-    config = run_config.make(
+    config = made(
         "cifar10",
-        "asam",
         model=model,
         recipe="script",
         augment=False,
         batch_size=BATCH,
         epochs=EPOCHS,
     )
-    return dataset, spec_of(config, dataset), config
+    return dataset, config
 
 
 def trained(name, problem):
-    dataset, spec, config = problem
-    loop = loops.make_loop(name, spec, dataset, hyper_of(config, EPOCHS * 3), 0)
+    dataset, config = problem
+    loop = Loop(config, dataset, name)
     state = loop.init()
     start = jax.tree.map(np.array, (state.params, state.rest))
     for epoch in range(EPOCHS):
@@ -66,7 +65,8 @@ def perturbed(params, grads):
 
 
 def replayed(start, problem):
-    dataset, spec, _ = problem
+    dataset, config = problem
+    spec = spec_of(config, dataset)
     params, rest = start
     graphdef = stepping._graphdef(spec.model, train=True)
 

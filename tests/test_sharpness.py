@@ -9,15 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 import asam_jax
 
 FEW_ORDERS = [1, 1.5, 2, math.inf]
 OPERATORS = {
-    "identity": asam_jax.identity(),
     "elementwise": asam_jax.elementwise(0.0),
     "shifted": asam_jax.elementwise(0.5),
 }
@@ -48,23 +45,14 @@ def scales(operator, w):
 
 
 @pytest.mark.parametrize("p", [1, 1.2, 2, 7, math.inf])
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
-def test_a_linear_losss_sharpness_is_the_dual_norm(operator, p):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_linear_losss_sharpness_is_the_dual_norm(steps, p):
     """rho ||T g||_q, with one step and with many."""
     q = {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
+    operator = OPERATORS["shifted"]
     expected = 0.3 * np.linalg.norm(scales(operator, W) * X.mean(0), q)
-    for steps in (1, 3):
-        measure = asam_jax.sharpness(linear, rho=0.3, operator=operator, p=p, steps=steps)
-        assert float(measure(W, X)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_one_step_on_a_quadratic_loss():
-    """<g, eps> + <eps, H eps> / 2 with eps along T^2 g."""
-    w = np.asarray(W, np.float64)
-    t, g = np.abs(w) + 0.5, HESSIAN @ w
-    eps = 0.3 * t**2 * g / np.linalg.norm(t * g)
-    value = asam_jax.sharpness(quadratic, rho=0.3, operator=OPERATORS["shifted"])(W, X)
-    assert float(value) == pytest.approx(g @ eps + 0.5 * eps @ HESSIAN @ eps, rel=1e-5)
+    measure = asam_jax.sharpness(linear, rho=0.3, operator=operator, p=p, steps=steps)
+    assert float(measure(W, X)) == pytest.approx(expected, rel=1e-5)
 
 
 def ball_maximum(h, g, rho):
@@ -81,7 +69,7 @@ def ball_maximum(h, g, rho):
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
-@pytest.mark.parametrize("operator", [OPERATORS["identity"], OPERATORS["shifted"]])
+@pytest.mark.parametrize("operator", [OPERATORS["shifted"]])
 def test_many_steps_find_a_convex_quadratics_maximum(operator, p, x64):
     """A convex function is largest at a vertex of the region, where that is a polytope."""
     w = np.asarray(W, np.float64)
@@ -115,8 +103,9 @@ def trained(seed):
     x = rng.normal(size=(60, 8)) + np.eye(3, 8)[labels]
     shapes = {"k1": (8, 12), "k2": (12, 12), "k3": (12, 3)}
     w = {name: rng.normal(size=shape) / np.sqrt(shape[0]) for name, shape in shapes.items()}
-    w |= {"b1": np.zeros(12), "b2": np.zeros(12)}
-    w, batch = jax.tree.map(jnp.asarray, (w, (x, labels)))
+    w, batch = jax.tree.map(
+        jnp.asarray, (w | {"b1": np.zeros(12), "b2": np.zeros(12)}, (x, labels))
+    )
     grad = jax.jit(jax.grad(network_loss))
     for _ in range(60):
         w = jax.tree.map(lambda a, g: a - 0.2 * g, w, grad(w, batch))
@@ -131,24 +120,23 @@ def test_maxima_are_as_large_as_apgds(scaled, p, rho, x64):
         asam_jax.sharpness(network_loss, rho=rho, operator=operator, p=p, steps=25, restarts=n)
         for n in (0, 4)
     ]
-    for seed in range(2):
-        w, batch = trained(seed)
-        t = ravel_pytree(jax.tree.map(lambda t, a: t * jnp.ones_like(a), operator(w), w))[0]
-        flat, unravel = ravel_pytree(w)
-        base = float(network_loss(w, batch))
-        at = lambda u: network_loss(unravel(flat + t * u), batch)  # noqa: B023, E731
-        compiled = jax.jit(jax.value_and_grad(at))
+    w, batch = trained(0)
+    t = ravel_pytree(jax.tree.map(lambda t, a: t * jnp.ones_like(a), operator(w), w))[0]
+    flat, unravel = ravel_pytree(w)
+    base = float(network_loss(w, batch))
+    at = lambda u: network_loss(unravel(flat + t * u), batch)  # noqa: E731
+    compiled = jax.jit(jax.value_and_grad(at))
 
-        def rise(u):
-            value, gradient = compiled(u)  # noqa: B023
-            return float(value) - base, np.asarray(gradient)  # noqa: B023
+    def rise(u):
+        value, gradient = compiled(u)
+        return float(value) - base, np.asarray(gradient)
 
-        corners = np.random.default_rng(seed).normal(size=(4, flat.size))
-        corners = np.sign(corners) if p == math.inf else corners / np.linalg.norm(corners[0])
-        found = [apgd.apgd(rise, rho * u, rho, p, 25) for u in (0 * corners[0], *corners)]
-        assert float(measures[0](w, batch)) >= 0.99 * found[0]
-        # Either search ends in a maximum near its start.
-        assert float(measures[1](w, batch)) >= 0.95 * max(found)
+    corners = np.random.default_rng(0).normal(size=(4, flat.size))
+    corners = np.sign(corners) if p == math.inf else corners / np.linalg.norm(corners[0])
+    found = [apgd.apgd(rise, rho * u, rho, p, 25) for u in (0 * corners[0], *corners)]
+    assert float(measures[0](w, batch)) >= 0.99 * found[0]
+    # Either search ends in a maximum near its start.
+    assert float(measures[1](w, batch)) >= 0.95 * max(found)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -159,29 +147,27 @@ def test_groups_are_averaged_and_microbatches_change_nothing(steps):
         by_hand = wavy(W + eps, X[i : i + 6]) - wavy(W, X[i : i + 6])
         np.testing.assert_allclose(rise, by_hand, atol=1e-6)
     expected = np.mean([rise for _, rise in groups])
-    for size in (None, 1, 3):
+    for size, x in ((None, X), (3, jnp.asarray(X))):
         whole = asam_jax.sharpness(wavy, rho=0.5, m=6, steps=steps, restarts=0, batch_size=size)
-        for value in (whole(W, X), whole(W, jnp.asarray(X)), jax.jit(whole)(W, X)):
+        for value in (whole(W, x), jax.jit(whole)(W, x)):
             np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
-@given(seed=st.integers(0, 2**32 - 1))
-def test_more_steps_and_restarts_never_find_less(seed):
-    w = np.random.default_rng(seed).normal(size=6).astype(np.float32)
-    values = [float(measure(w, X)) for measure in MORE_AND_MORE]
-    assert all(b >= a - 1e-6 for a, b in itertools.pairwise(values))
-    assert values[1] >= 0
-
-
-MORE_AND_MORE = [
-    asam_jax.sharpness(wavy, rho=1.0, steps=steps, restarts=n)
-    for steps, n in [(1, 0), (2, 0), (5, 0), (5, 1), (5, 3)]
-]
+def test_more_steps_and_restarts_never_find_less():
+    measures = [
+        asam_jax.sharpness(wavy, rho=1.0, steps=steps, restarts=n)
+        for steps, n in [(1, 0), (2, 0), (5, 0), (5, 1), (5, 3)]
+    ]
+    for seed in range(10):
+        w = np.random.default_rng(seed).normal(size=6).astype(np.float32)
+        values = [float(measure(w, X)) for measure in measures]
+        assert all(b >= a - 1e-6 for a, b in itertools.pairwise(values))
+        assert values[1] >= 0
 
 
 @pytest.mark.parametrize("p", FEW_ORDERS)
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
-def test_the_maximizer_lies_in_the_region(p, operator):
+def test_the_maximizer_lies_in_the_region(p):
+    operator = OPERATORS["elementwise"]
     measure = asam_jax.maximizer(wavy, rho=0.7, operator=operator, p=p, steps=6)
     for seed in range(5):
         w = np.random.default_rng(seed).normal(size=6).astype(np.float32)
@@ -211,9 +197,9 @@ def test_nan_propagates_and_half_precision_gives_float32():
     assert (eps.dtype, rise.dtype) == (jnp.bfloat16, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["identity", "shifted"])
-def test_a_quadratics_average_is_half_the_trace(name):
+def test_a_quadratics_average_is_half_the_trace():
     """sigma^2 / 2 tr(T H T), within five standard errors of the pairs that were drawn."""
+    name = "shifted"
     samples, sigma, t = 600, 0.1, scales(OPERATORS[name], W)
     thth = t[:, None] * HESSIAN * t
     expected = 0.5 * sigma**2 * np.trace(thth)

@@ -145,14 +145,6 @@ def test_bare_arrays_tuples_scalars_and_empty_leaves(make):
     assert total == pytest.approx(0.25, rel=1e-5)
 
 
-def test_complex_parameters_as_two_leaves():
-    z = {"w": jnp.array([3 + 4j]), "b": jnp.array([1 - 2j])}
-    two = {name: (leaf.real, leaf.imag) for name, leaf in z.items()}
-    rule = lambda path, leaf: path[0].key != "b"  # noqa: E731
-    scales = asam_jax.elementwise(0.5, adapt=rule)(two)
-    assert scales == {"w": (3.5, 4.5), "b": (1.0, 1.0)}
-
-
 def test_an_operator_is_any_function_of_the_parameters():
     params = {"w": jnp.array([3.0, 4.0]), "v": jnp.array([[1.0]])}
     layerwise = lambda p: jax.tree.map(lambda w: jnp.sqrt(jnp.sum(w**2)), p)  # noqa: E731

@@ -53,11 +53,6 @@ def test_in_its_limit_a_variant_is_asam(arguments):
     many.close(trained(sgd_with(**arguments), steps=2)[0], by_hand(exact, steps=2))
 
 
-def test_wsam_without_weight_is_gradient_descent():
-    params, _ = trained(sgd_with(descent=asam_jax.wsam_descent(0.0)), steps=2)
-    many.close(params, by_hand(lambda memory, number, w, batch: batch.gradient(w), steps=2))
-
-
 def test_a_schedule_of_rho_reads_the_step():
     rho = optax.linear_schedule(0.1, 0.5, STEPS)
     rule = lambda memory, number, w, batch: batch.second(w, 0.1 + 0.4 * number / STEPS)  # noqa: E731
@@ -172,25 +167,6 @@ def test_a_gradient_of_a_part_of_the_batch_may_make_eps():
     many.close(grads, expected)
     np.testing.assert_allclose(value, many.numpy_loss(np, at, x, y), rtol=1e-5)
     assert aux == x[0, 0]
-
-
-@pytest.mark.usefixtures("flax_promotes")
-def test_an_ascent_by_the_moving_average_of_gradients_of_parts():
-    def rule(memory, number, w, batch):
-        part = many.gradient(w, batch.x[:2], batch.y[:2])
-        memory["m"] = mix({n: 0.5 * part[n] for n in part}, 0.5, memory.get("m", zeros(w)))
-        return batch.gradient(perturbed(w, memory["m"]))
-
-    tx = sgd_with(ascent=optax.ema(0.5))
-
-    @jax.jit
-    def step(params, state, x, y):
-        part = jax.grad(loss)(params, x[:2], y[:2])
-        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
-        updates, state = tx.update(part, state, params, grad_fn=grad_fn)
-        return optax.apply_updates(params, updates), state
-
-    many.close(trained(tx, step, steps=3)[0], by_hand(rule, steps=3))
 
 
 def test_refinements_combine():

@@ -15,16 +15,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from variants import (
     ALL,
-    LR,
     RULES,
     STEPS,
     by_hand,
-    mix,
     optimizer,
-    perturbed,
     step_of,
     trained,
-    zeros,
 )
 
 import asam_jax
@@ -146,22 +142,3 @@ def test_sharded_parameters_and_what_is_kept_stay_where_they_lie():
         kept = optax.tree.get(state, "ema")[name]
         assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim)
         assert kept.sharding.is_equivalent_to(shardings[name], leaf.ndim)
-
-
-def test_momentum_ascent_under_pmap_shares_one_eps():
-    """The gradient is averaged before update, as for SGD."""
-
-    def rule(memory, number, w, batch):
-        m = memory.get("m", zeros(w))
-        memory["m"] = mix(batch.gradient(perturbed(w, m)), 0.9, m)
-        return memory["m"]
-
-    tx = optax.sgd(LR, momentum=0.9)
-
-    def step(params, state, x, y):
-        at = asam_jax.momentum_ascent(params, state, rho=many.RHO)
-        grads = jax.lax.pmean(jax.grad(many.loss)(at, x, y), "data")
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    many.close(trained(tx, by_pmap(step))[0], by_hand(rule))

@@ -1,7 +1,6 @@
 """A step among optax's wrappers and line searches, and under flax.nnx.Optimizer."""
 
 import chex
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,23 +68,6 @@ def test_nnx_optimizer_with_nnx_grad_as_grad_fn(boxes):
     g, w = gradient(after_steps(W)), after_steps(W, 2)
     g = gradient(after_steps(W) + RHO * g / np.linalg.norm(g))
     np.testing.assert_allclose(at["w"], w + RHO * g / np.linalg.norm(g), rtol=1e-5)
-
-
-def test_gradients_in_boxes_and_in_other_containers():
-    params = {"w": array()}
-    updates = {"w": grad_fn(array())}
-    tx = asam_jax.sharpness_aware(**SAM)
-    boxed = lambda p: {"w": nnx.Param(grad_fn(p["w"]))}  # noqa: E731
-    new, _ = tx.update(updates, tx.init(params), params, grad_fn=boxed)
-    np.testing.assert_allclose(W - LR * new["w"], after_steps(W), rtol=1e-6)
-    frozen = flax.core.freeze(params)
-    new, _ = tx.update(
-        flax.core.freeze(updates),
-        tx.init(frozen),
-        frozen,
-        grad_fn=lambda p: flax.core.freeze({"w": grad_fn(p["w"])}),
-    )
-    np.testing.assert_allclose(W - LR * new["w"], after_steps(W), rtol=1e-6)
 
 
 def quartic(w):

@@ -1,4 +1,4 @@
-"""Images and labels as NumPy arrays, the label noise, and the fingerprint that names a copy."""
+"""The arrays of a run: a data set, its fingerprint, a subset, label noise, a validation split."""
 
 import dataclasses
 import hashlib
@@ -7,41 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from experiments.config.errors import ConfigError
-from experiments.config.run_config import RunConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """uint8 images (count, height, width, channels) and int32 labels, training and test."""
-
-    name: str
-    num_classes: int
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    fingerprint: str
-    # Per channel, of all training images scaled to [0, 1]; a subset is normalised by these, too.
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    # Fraction of training labels that differ from the true ones.
-    labels_changed: float = 0.0
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.train_images.shape[1:]
-        return height, width, channels
+from experiments.config.run import Run
+from experiments.datasets.source import Dataset, source
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """The data set as it is, without noise; `data_dir` is tfds' folder (None: its own default)."""
-    if name == "digits":
-        return _digits()
-    if name in ("cifar10", "cifar100"):
-        from experiments.datasets import cifar
-
-        return from_arrays(name, 10 if name == "cifar10" else 100, *cifar.arrays(name, data_dir))
-    raise ConfigError(f"unknown dataset {name!r}; the known ones are: digits, cifar10, cifar100.")
+    found = source(name)
+    return from_arrays(name, found.num_classes, *found.arrays(data_dir))
 
 
 def from_arrays(name, num_classes, train_images, train_labels, test_images, test_labels) -> Dataset:
@@ -76,53 +49,48 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(means), tuple(stds)
 
 
-def _digits() -> Dataset:
-    """The 1,797 8x8 digits that scikit-learn ships: 1,297 to train on, 500 to test, per class."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+def sizes(dataset: Dataset, run: Run) -> tuple[int, int]:
+    """How many images a run trains on, and how many of the others stand in for the test set.
 
-    images, labels = load_digits(return_X_y=True)
-    # 17 grey levels, spread over a byte so that every data set has one scale.
-    pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    train, test, train_labels, test_labels = train_test_split(
-        pixels, labels.astype(np.int32), test_size=500, stratify=labels, random_state=0
-    )
-    return from_arrays("digits", 10, train, train_labels, test, test_labels)
-
-
-def prepare(dataset: Dataset, config: RunConfig) -> Dataset:
-    """The data of one run: label noise drawn for all training images, then the first `subset`.
-
-    With `validation` the last share of those, under their true labels, stand in for the test
-    images, and the run trains on the others.
+    Raises:
+      ConfigError: the data set has too few.
     """
     count = len(dataset.train_labels)
-    size = count if config.subset is None else config.subset
+    size = count if run.subset is None else run.subset
     if size > count:
         raise ConfigError(
             f"subset={size} is more than the {count} training images of {dataset.name}; "
             "ask for fewer or leave --subset out."
         )
-    held_out = round(size * config.validation)
-    kept = size - held_out
-    if config.batch_size > kept:
+    held_out = round(size * run.validation)
+    if run.batch_size > size - held_out:
         raise ConfigError(
-            f"batch_size={config.batch_size} is larger than the {kept} training images; "
-            f"use --batch-size {kept} or less."
+            f"batch_size={run.batch_size} is larger than the {size - held_out} training images; "
+            f"use --batch-size {size - held_out} or less."
         )
-    labels = symmetric_noise(
-        dataset.train_labels, config.label_noise, dataset.num_classes, config.noise_seed
-    )
-    changes: dict[str, np.ndarray] = {}
-    if held_out:
-        changes["test_images"] = dataset.train_images[kept:size]
-        changes["test_labels"] = dataset.train_labels[kept:size]
+    return size - held_out, held_out
+
+
+def prepare(dataset: Dataset, run: Run) -> Dataset:
+    """The data of one run: label noise for all training images, then the subset.
+
+    With `validation` its last share, under the true labels, stands in for the test images, and the
+    run trains on the others.
+    """
+    kept, held_out = sizes(dataset, run)
+    order = np.arange(len(dataset.train_labels))
+    if run.data_seed is not None:
+        order = np.random.default_rng([1, run.data_seed]).permutation(order)
+    seed = run.noise_seed if run.data_seed is None else run.data_seed
+    noisy = symmetric_noise(dataset.train_labels, run.label_noise, dataset.num_classes, seed)
+    train, held = order[:kept], order[kept : kept + held_out]
+    tested = dict(test_images=dataset.train_images[held], test_labels=dataset.train_labels[held])
     return dataclasses.replace(
         dataset,
-        train_images=dataset.train_images[:kept],
-        train_labels=labels[:kept],
-        labels_changed=float(np.mean(labels[:kept] != dataset.train_labels[:kept])),
-        **changes,
+        train_images=dataset.train_images[train],
+        train_labels=noisy[train],
+        labels_changed=float(np.mean(noisy[train] != dataset.train_labels[train])),
+        **(tested if held_out else {}),
     )
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
-from experiments.config.run_config import RunConfig
+from experiments.config.options import Options
+from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.figures import curvature_measures, figure2, figure_lines
 from experiments.figures.figure2_statistics import NAMES, grids, score
 from experiments.figures.figure_lines import Record
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import result_lines, runner, weights
-from experiments.training.lock import workdir_lock
-from experiments.training.spec import spec_of
+from experiments.training import result_lines, weights
+from experiments.training.runner import workdir_lock
+from experiments.training.spec import model_spec
 
 KIND = "curvature"
 MEASURES = {
@@ -29,7 +30,7 @@ MEASURES = {
 }
 
 
-def run(configs: list[RunConfig], measuring: figure2.Measuring, options: runner.Options) -> None:
+def run(configs: list[Run], measuring: figure2.Measuring, options: Options) -> None:
     """Figure 2 first, as far as its lines and weights are not there; then the curvatures."""
     figure2.run(configs, measuring, options)
     with workdir_lock(options.workdir):
@@ -43,7 +44,7 @@ def run(configs: list[RunConfig], measuring: figure2.Measuring, options: runner.
     print(f"Result lines: {options.workdir / result_lines.name_of(KIND)}.")
 
 
-def _measure(configs: list[RunConfig], images: int, options: runner.Options) -> None:
+def _measure(configs: list[Run], images: int, options: Options) -> None:
     """Appends a line for each network of Figure 2 that has none yet."""
     workdir = options.workdir
     known = {_place(line) for line in result_lines.read_kind(workdir, KIND)}
@@ -57,7 +58,7 @@ def _measure(configs: list[RunConfig], images: int, options: runner.Options) -> 
         if run_id not in specs:
             one = ours[run_id]
             prepared = arrays.prepare(original, one)
-            specs[run_id] = spec_of(one, prepared).model, prepared
+            specs[run_id] = model_spec(one, prepared), prepared
             print(f"Curvature at weight decay {one.weight_decay:g}.", flush=True)
         spec, prepared = specs[run_id]
         params, rest = weights.load(weights.path_of(workdir, run_id, epoch), spec)

@@ -49,14 +49,12 @@ def measure() -> list[Record]:
             w = jnp.asarray(point, jnp.float32)
             eps, rise = asam_jax.maximizer(
                 two_parameter_loss.loss,
-                w,
-                (),
                 rho=RHO,
                 operator=operator,
                 p=p,
                 steps=STEPS,
                 key=jax.random.key(SEED),
-            )
+            )(w, ())
             found.append(
                 {
                     "region": region,

@@ -7,95 +7,71 @@ the same thing, so that their difference is the gap.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from experiments.config import run_config
-from experiments.config.defaults import APPENDIX_B_CUTOUT
 from experiments.config.errors import ConfigError
-from experiments.config.run_config import RunConfig
+from experiments.config.options import Options
+from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.figures import figure2_measures, figure2_picture, figure_lines
-from experiments.figures.evaluation_set import EvaluationSet
 from experiments.figures.figure2_statistics import PAPER_RHOS, sentences
 from experiments.figures.figure_lines import Record
 from experiments.reporting.summaries import Section
 from experiments.training import result_lines, runner, weights
-from experiments.training.lock import workdir_lock
-from experiments.training.spec import spec_of
+from experiments.training.loop import EvaluationSet
+from experiments.training.resolve import resolve
+from experiments.training.runner import workdir_lock
+from experiments.training.spec import model_spec
 
 KIND, RUNS, PICTURE = "figure2", "figure2_run", "figure2.png"
 CHECKPOINTS = 20  # of each training
 WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 # What differs on the digits: fewer steps, so a stronger decay; noise, without which there is no
 # gap worth plotting; and larger radii, too.
-DIGITS = dict(epochs=100, batch_size=64, label_noise=0.4)
-DIGITS_WEIGHT_DECAYS = tuple(round(10 * decay, 6) for decay in WEIGHT_DECAYS)
+RUN = Run(method="sgd", epochs=100, batch_size=64, label_noise=0.4)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
-CIFAR = dict(epochs=200, batch_size=256, label_noise=0.0, cutout=APPENDIX_B_CUTOUT)
-MODES = ("evaluation", "training")
+
+
+def plan(shared: Run) -> list[Run]:
+    """A run of each weight decay."""
+    times = 10 if shared.dataset == "digits" else 1
+    decays = [round(times * decay, 6) for decay in WEIGHT_DECAYS]
+    return [resolve(dataclasses.replace(shared, weight_decay=decay)) for decay in decays]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measuring:
     """How sharpness is measured: over groups of m of the first `images` training images."""
 
-    images: int
+    images: int = 256
+    """Training images that are measured on."""
     m: int = 8
-    batch_norm: str = "evaluation"  # by running statistics; "training": by those of each group
+    """Images in a group of m-sharpness."""
+    bn_mode: Literal["evaluation", "training"] = "evaluation"
+    """BatchNorm by running statistics, or by those of each group."""
 
-    def check(self, configs: list[RunConfig]) -> None:
+    def check(self, runs: list[Run]) -> None:
         """Raises ConfigError for values that cannot be measured with."""
-        if self.batch_norm not in MODES:
-            raise ConfigError(
-                f"unknown batch_norm {self.batch_norm!r}; the known ones are: {', '.join(MODES)}."
-            )
         if not 1 <= self.m <= self.images:
             raise ConfigError(
                 f"m={self.m} must be at least 1 and at most the {self.images} images that "
                 "sharpness is measured on; choose a smaller --m or more --images."
             )
-        if configs[0].epochs < CHECKPOINTS:
+        if runs[0].epochs < CHECKPOINTS:
             raise ConfigError(
-                f"epochs={configs[0].epochs} is too few for {CHECKPOINTS} checkpoints; ask for "
+                f"epochs={runs[0].epochs} is too few for {CHECKPOINTS} checkpoints; ask for "
                 f"{CHECKPOINTS} or more."
             )
 
 
-def plan(
-    dataset: str,
-    model: str | None,
-    method: str,
-    *,
-    epochs: int | None,
-    label_noise: float | None,
-    **values: Any,
-) -> list[RunConfig]:
-    """A run of each weight decay; None for the data set's default."""
-    small = dataset == "digits"
-    shared: dict[str, Any] = dict(DIGITS if small else CIFAR)
-    if epochs is not None:
-        shared["epochs"] = epochs
-    if label_noise is not None:
-        shared["label_noise"] = label_noise
-    return [
-        run_config.make(
-            dataset,
-            method,
-            model=model if small or model else "wrn16_8",
-            weight_decay=decay,
-            **shared,
-            **values,
-        )
-        for decay in (DIGITS_WEIGHT_DECAYS if small else WEIGHT_DECAYS)
-    ]
+MEASURING = Measuring()
 
 
-def run(configs: list[RunConfig], measuring: Measuring, options: runner.Options) -> None:
+def run(configs: list[Run], measuring: Measuring, options: Options) -> None:
     """Trains, measures each network that has no line yet, draws."""
     measuring.check(configs)
     every = configs[0].epochs // CHECKPOINTS
-    options = dataclasses.replace(options, kind=RUNS, keep_every=every)
-    runner.run_all(configs, options, announce=True)
+    runner.run_all(configs, options, kind=RUNS, keep_every=every)
     with workdir_lock(options.workdir):
         found = _measure(configs, measuring, every, options)
     figure2_picture.draw(found, options.workdir / PICTURE)
@@ -103,9 +79,10 @@ def run(configs: list[RunConfig], measuring: Measuring, options: runner.Options)
     print(f"Result lines: {options.workdir / result_lines.name_of(KIND)}; picture beside it.")
 
 
-def _measure(configs, measuring: Measuring, every: int, options: runner.Options) -> list[Record]:
+def _measure(configs, measuring: Measuring, every: int, options: Options) -> list[Record]:
     """The line of each checkpoint; those that are there already stay."""
-    workdir, how = options.workdir, dataclasses.asdict(measuring)
+    workdir = options.workdir
+    how = {"images": measuring.images, "m": measuring.m, "batch_norm": measuring.bn_mode}
     known = {_place(line): line for line in result_lines.read_kind(workdir, KIND)}
     original, found = arrays.load(configs[0].dataset, options.data_dir), []
     for one in configs:
@@ -133,13 +110,13 @@ def _place(line: Record) -> tuple:
 class _Network:
     """Measures the checkpoints of one run."""
 
-    def __init__(self, one: RunConfig, original: arrays.Dataset, measuring: Measuring):
+    def __init__(self, one: Run, original: arrays.Dataset, measuring: Measuring):
         prepared = arrays.prepare(original, one)
         # Another seed, so that the test set's noise is not the training set's.
         test_labels = arrays.symmetric_noise(
             prepared.test_labels, one.label_noise, prepared.num_classes, one.noise_seed + 1
         )
-        self._spec, self._measuring = spec_of(one, prepared).model, measuring
+        self._spec, self._measuring = model_spec(one, prepared), measuring
         self._train = EvaluationSet(prepared.train_images, prepared.train_labels)
         self._test = EvaluationSet(prepared.test_images, test_labels)
         self._groups = (
@@ -157,7 +134,7 @@ class _Network:
             *self._groups,
             self._rhos,
             m=self._measuring.m,
-            train=self._measuring.batch_norm == "training",
+            train=self._measuring.bn_mode == "training",
         )
         losses = figure2_measures.losses(self._spec, params, rest, self._train, self._test)
         return {

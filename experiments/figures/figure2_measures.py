@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import asam_jax
-from experiments.figures.evaluation_set import EvaluationSet
 from experiments.training import step as stepping
+from experiments.training.loop import EvaluationSet
 from experiments.training.spec import ModelSpec
 
 # Name -> (T_w, p). Sharpness is the adaptive one with T = 1.

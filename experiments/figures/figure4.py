@@ -7,31 +7,22 @@ without which all radii come to the same.
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiments.config import run_config
-from experiments.config.defaults import APPENDIX_B_CUTOUT
-from experiments.config.run_config import RunConfig
+from experiments.config.options import Options
+from experiments.config.run import Run
 from experiments.figures import figure_lines
 from experiments.figures.figure_lines import Record
-from experiments.reporting import style
-from experiments.reporting.mean_std import format_mean_std
+from experiments.reporting import curves, style
 from experiments.reporting.summaries import Section
-from experiments.reporting.tables import Group, groups
+from experiments.reporting.tables import Group, format_mean_std, groups
 from experiments.training import result_lines, runner
 
 KIND, PICTURE = "figure4", "figure4.png"
-# The paper names both ends and steps of 1, 2, 5.
-PAPER_RHOS = tuple(
-    round(digit * 10.0**power, 5)
-    for power in range(-5, 1)
-    for digit in (1, 2, 5)
-    if 5e-5 <= digit * 10.0**power <= 2
-)
-DIGITS_RHOS = (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
-DIGITS_NOISE = 0.4
+RHOS = (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
+# What a network is trained like unless the command says otherwise.
+RUN = Run(label_noise=0.4)
 # (normalization, p) -> name, colour, marker.
 REGIONS = {
     ("elementwise", "inf"): ("element-wise, $p = \\infty$", "#e69f00", "s"),
@@ -40,90 +31,37 @@ REGIONS = {
 }
 
 
-def plan(
-    dataset: str,
-    model: str | None,
-    rhos: list[float] | None,
-    *,
-    label_noise: float | None,
-    seeds: int,
-    epochs: int | None,
-    subset: int | None,
-    dtype: str,
-) -> list[RunConfig]:
-    """SGD, and ASAM at every rho in each region, seed by seed; None for the data set's default."""
-    small = dataset == "digits"
-    if rhos is None:
-        rhos = list(DIGITS_RHOS if small else PAPER_RHOS)
-    shared: dict[str, Any] = dict(
-        model=model if small or model else "wrn16_8",
-        label_noise=(DIGITS_NOISE if small else 0.0) if label_noise is None else label_noise,
-        epochs=epochs,
-        subset=subset,
-        dtype=dtype,
-        cutout=0 if small else APPENDIX_B_CUTOUT,
-    )
-    made = []
-    for seed in range(seeds):
-        made.append(run_config.make(dataset, "sgd", seed=seed, **shared))
-        made += [
-            run_config.make(
-                dataset, "asam", rho=rho, p=float(p), normalization=name, seed=seed, **shared
-            )
-            for name, p in REGIONS
-            for rho in rhos
-        ]
-    return made
+def plan(shared: Run, rhos: tuple[float, ...], seeds: int) -> list[Run]:
+    """SGD, and ASAM at every rho in each region, seed by seed."""
+    rows = [dict(method="sgd")]
+    rows += [
+        dict(method="asam", rho=rho, p=float(p), normalization=name)
+        for name, p in REGIONS
+        for rho in rhos
+    ]
+    return [dataclasses.replace(shared, seed=seed, **row) for seed in range(seeds) for row in rows]
 
 
-def run(configs: list[RunConfig], options: runner.Options) -> None:
+def run(runs: list[Run], options: Options) -> None:
     """Trains what is not finished, draws from the lines of these runs."""
-    options = dataclasses.replace(options, kind=KIND)
-    records = runner.run_all(configs, options, announce=True)
-    draw(groups(records), options.workdir / PICTURE)
-    print(_sentences(groups(records)))
+    found = groups(runner.run_all(runs, options, kind=KIND))
+    draw(found, options.workdir / PICTURE)
+    print(_sentences(found))
     print(f"Picture: {options.workdir / PICTURE}")
 
 
 def draw(found: list[Group], path: Path) -> None:
-    """Mean and standard deviation over seeds at each rho; SGD as a level band."""
-    canvas, axes = style.figure((5.0, 4.2))
-    for region, (name, color, marker) in REGIONS.items():
-        rows = _of(found, region)
-        means = [float(np.mean(g.final)) for g in rows]
-        axes.errorbar(
-            [g["rho"] for g in rows],
-            means,
-            [_std(g) for g in rows],
-            color=color,
-            label=name,
-            marker=marker,
-            markersize=5,
-            capsize=3,
-        )
-    for group in found:
-        if group["method"] == "sgd":
-            mean, std, color = float(np.mean(group.final)), _std(group), style.COLORS["sgd"]
-            axes.axhline(mean, color=color, linestyle="--", label="SGD ($\\rho = 0$)")
-            axes.axhspan(mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
-    axes.set_xscale("log")
-    axes.set_xlabel("radius $\\rho$ (no unit)")
-    axes.set_ylabel("final test accuracy (%)")
-    first = found[0]
+    """The regions over rho, with SGD as a level band."""
+    first, sgd = found[0], [group for group in found if group["method"] == "sgd"]
     noise = f", {100 * first['label_noise']:g}% label noise" if first["label_noise"] else ""
     seeds = max(len(group.runs) for group in found)
-    axes.set_title(f"{first['dataset']}, {first['model']}{noise}, {seeds} seeds")
-    canvas.legend(loc="outside lower center", ncols=2, frameon=False)
-    style.save(canvas, path)
+    title = f"{first['dataset']}, {first['model']}{noise}, {seeds} seeds"
+    series = {how: _of(found, region) for region, how in REGIONS.items()}
+    curves.over_radius(series, sgd, path, title)
 
 
 def _of(found: list[Group], region: tuple[str, float | str]) -> list[Group]:
-    rows = [g for g in found if (g["normalization"], g["p"]) == region and g["method"] == "asam"]
-    return sorted(rows, key=lambda g: g["rho"])
-
-
-def _std(group: Group) -> float:
-    return float(np.std(group.final, ddof=1)) if len(group.runs) > 1 else 0.0
+    return [g for g in found if (g["normalization"], g["p"]) == region and g["method"] == "asam"]
 
 
 def _sentences(found: list[Group]) -> str:
@@ -132,10 +70,9 @@ def _sentences(found: list[Group]) -> str:
         rows = _of(found, (normalization, p))
         if rows:
             best = max(rows, key=lambda g: float(np.mean(g.final)))
-            accuracy = format_mean_std(best.final)
             parts.append(
                 f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
-                f"{best['rho']:g} with {accuracy}%"
+                f"{best['rho']:g} with {format_mean_std(best.final)}%"
             )
     sgd = [f"SGD has {format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"]
     return "; ".join([*parts, *sgd]) + "."

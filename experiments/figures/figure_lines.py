@@ -6,20 +6,14 @@ from typing import Any
 
 from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
-from experiments.training.lock import workdir_lock
+from experiments.training.runner import workdir_lock
 
 Record = dict[str, Any]
 
 
 def stamped(kind: str, record: Record) -> Record:
     """A line of one kind, with the command, the versions and the device that made it."""
-    return {
-        "kind": kind,
-        **record,
-        "command": provenance.command(),
-        "versions": provenance.versions(),
-        "device": provenance.device(),
-    }
+    return {"kind": kind, **record, **provenance.stamp()}
 
 
 def write(workdir: Path, kind: str, records: list[Record]) -> list[Record]:

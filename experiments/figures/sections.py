@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from experiments.figures import curvature, figure1, figure2, figure3, figure4, landscape
+from experiments.figures import curvature, figure1, figure2, figure3, figure4
 from experiments.reporting.summaries import Section
 
 
 def sections(workdir: Path) -> list[Section]:
-    """The paper's figures in order, then the loss surfaces and the curvature."""
-    figures = (figure1, figure2, figure3, figure4, landscape, curvature)
+    """The paper's figures in order, then the curvature."""
+    figures = (figure1, figure2, figure3, figure4, curvature)
     return [part for figure in figures for part in figure.section(workdir)]

@@ -1,10 +1,9 @@
-"""The networks by name, after the definitions that each file names.
+"""The networks by name: each file's `MODELS` names its builder and the smallest image it takes.
 
 Every network is called with images (batch, height, width, channels) and returns logits
 (batch, classes). Parameters are float32; `dtype` is that of the computation.
 """
 
-import importlib
 from typing import Any
 
 import jax
@@ -12,14 +11,27 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.config.errors import ConfigError
-from experiments.config.model_names import MODEL_FILES
+from experiments.config.registry import collect
+
+
+def names() -> list[str]:
+    """All networks."""
+    return list(collect(__name__, "MODELS"))
+
+
+def known(name: str) -> tuple[Any, int]:
+    """The builder of that name, and the smallest image it takes."""
+    found = collect(__name__, "MODELS")
+    if name not in found:
+        raise ConfigError(f"unknown model {name!r}; the known ones are: {', '.join(found)}.")
+    return found[name]
 
 
 def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int], rngs, dtype) -> Any:
     """A fresh `nnx.Module`, in training mode.
 
     Args:
-      name: one of `MODEL_FILES`.
+      name: one of `names()`.
       num_classes: how many logits.
       image_shape: height, width and channels of an image.
       rngs: the `nnx.Rngs` that draws the initial values.
@@ -28,16 +40,14 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int], rn
     Raises:
       ConfigError: no such name, or the images are too small for the network's downsamplings.
     """
-    if name not in MODEL_FILES:
-        raise ConfigError(f"unknown model {name!r}; the known ones are: {', '.join(MODEL_FILES)}.")
-    module = importlib.import_module(f"experiments.models.{MODEL_FILES[name]}")
+    build, smallest = known(name)
     height, width, channels = image_shape
-    if min(height, width) < module.SMALLEST_IMAGE:
+    if min(height, width) < smallest:
         raise ConfigError(
-            f"model {name!r} needs images of at least {module.SMALLEST_IMAGE} pixels a side, and "
-            f"these have {height}x{width}; choose a smaller model, such as 'cnn' or 'resnet20'."
+            f"model {name!r} needs images of at least {smallest} pixels a side, and these have "
+            f"{height}x{width}; choose a smaller model, such as 'cnn' or 'resnet20'."
         )
-    return module.build(
+    return build(
         name,
         num_classes=num_classes,
         in_features=channels,

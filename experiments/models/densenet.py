@@ -82,3 +82,6 @@ class DenseNet(nnx.Module):
 def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype) -> DenseNet:
     del name, image_shape
     return DenseNet(num_classes, in_features, rngs=rngs, dtype=dtype)
+
+
+MODELS = dict.fromkeys(("densenet121",), (build, SMALLEST_IMAGE))

@@ -148,3 +148,6 @@ class ResNet(nnx.Module):
 def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype) -> ResNet:
     del image_shape
     return ResNet(PLANS[name], num_classes, in_features, rngs=rngs, dtype=dtype)
+
+
+MODELS = dict.fromkeys(PLANS, (build, SMALLEST_IMAGE))

@@ -61,3 +61,6 @@ def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, d
     if name == "cnn":
         return Cnn(num_classes, in_features, rngs=rngs, dtype=dtype)
     return Mlp(num_classes, image_shape, rngs=rngs, dtype=dtype)
+
+
+MODELS = dict.fromkeys(("mlp", "cnn"), (build, SMALLEST_IMAGE))

@@ -47,3 +47,6 @@ class Vgg(nnx.Module):
 def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype) -> Vgg:
     del name, image_shape
     return Vgg(num_classes, in_features, rngs=rngs, dtype=dtype)
+
+
+MODELS = dict.fromkeys(("vgg19_bn",), (build, SMALLEST_IMAGE))

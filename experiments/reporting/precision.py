@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from experiments.config.choices import PRECISIONS
-from experiments.config.run_config import LATER
+from experiments.config.run import LATER
 from experiments.training import result_lines
 
 # Of float32 at each jax_default_matmul_precision, as jax.lax.Precision documents it.
@@ -21,7 +20,7 @@ def in_words(record: dict[str, Any]) -> str:
     if record["dtype"] != "float32":
         return record["dtype"]
     chosen = record.get("precision", LATER["precision"])
-    if chosen not in PRECISIONS:  # an algorithm that JAX was set to
+    if chosen not in ("default", "high", "highest"):  # an algorithm that JAX was set to
         return f"float32 (products by {chosen})"
     words = _FLOAT32.get((result_lines.platform(record), chosen))
     return f"float32 ({words})" if words else "float32"

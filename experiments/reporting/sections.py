@@ -1,154 +1,167 @@
-"""What the report says of the accuracies of finished runs, in the paper's order."""
+"""What the report says of the runs that belong to no study or figure: tables, then other data.
 
-import re
+No data set is named here: a table is an entry of `paper.TABLES`, and runs that are in none have a
+part for each data set.
+"""
+
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from experiments.config import paper, run_config
-from experiments.config.defaults import default_rho
+from experiments.config import paper
+from experiments.datasets.source import source
 from experiments.reporting import curves, opening
-from experiments.reporting.summaries import (
-    NOISE_FOOTNOTE,
-    Section,
-    commands,
-    digits_summary,
-    measured_on,
-    paper_summary,
+from experiments.reporting.precision import in_words
+from experiments.reporting.summaries import Section, commands, measured_on
+from experiments.reporting.tables import (
+    Group,
+    by_platform,
+    format_mean_std,
+    groups,
+    markdown,
+    runs_table,
 )
-from experiments.reporting.tables import Group, differing, noise_table, said_of
+from experiments.training import result_lines
 
-# What the digits' sections tell apart by themselves; by anything else they are cut into settings.
-_TOLD = ("model", "method", "label_noise", "rho", "epochs", "eta", "adapt", "p", "normalization")
-
-
-def sections(found: list[Group]) -> list[Section]:
-    """The digits by label noise, then Tables 1 to 3, as far as there are runs."""
-    return [*_digits(found), *_tables(found)]
-
-
-def _is_default(group: Group) -> bool:
-    """Whether a run on the digits has the method's own settings, the label noise aside."""
-    radius = default_rho("digits", group["method"])
-    return group["rho"] == radius and _is_plain(group)
-
-
-def _is_plain(group: Group) -> bool:
-    """Whether nothing but the radius is other than the method's default."""
-    own = run_config.make(group["dataset"], group["method"])
-    names = ("p", "normalization", "eta", "adapt")
-    return all(group[name] == getattr(own, name) for name in names)
+FOOTNOTE = (
+    "Mean ± sample standard deviation over seeds. The final epoch is the honest column; the best "
+    "epoch is picked on the test set, as in the paper's tables. A step of SGD costs one gradient, "
+    "of SAM and ASAM two."
+)
+PAPER_FOOTNOTE = (
+    "SGD gets twice the epochs of SAM and ASAM, so that all methods cost the same number of "
+    "gradients. Rows marked as reduced trained on fewer images or for fewer epochs than the paper: "
+    "their accuracies are not the paper's to compare with."
+)
+SWEEP_FOOTNOTE = (
+    "Final test accuracy, mean ± sample standard deviation over seeds. The best rho of each sweep, "
+    "in brackets, is picked on the test set, for SAM and ASAM alike: it flatters both."
+)
+Picture = tuple[str, Callable[[Path], None]]
 
 
-def _digits(found: list[Group]) -> list[Section]:
-    """A part for each setting: runs that differ in dtype, say, stand under headings that say so."""
-    digits = [g for g in found if g["dataset"] == "digits"]
-    names = differing(digits, (*_TOLD, "dataset"))
-    settings: dict[str, list[Group]] = {}
-    for group in digits:
-        words = [f"{name.replace('_', ' ')} {said_of(name, group)}" for name in names]
-        settings.setdefault(", ".join(words), []).append(group)
-    return [part for words, rows in settings.items() for part in _of_setting(rows, words)]
-
-
-def _of_setting(digits: list[Group], setting: str) -> list[Section]:
+def sections(records: list[dict[str, Any]], workdir: Path) -> list[Section]:
+    """The tables in the paper's order, then other runs by data set, then notes."""
     made = []
-    said = f", {setting}" if setting else ""
-    file = "_" + re.sub(r"[^\w.]+", "_", setting) if setting else ""
-    for model in sorted({g["model"] for g in digits}):
-        rows = [g for g in digits if g["model"] == model and _is_plain(g)]
-        if len({g["epochs"] for g in rows}) > 1:  # a cell of this table has room for one
-            rows = [g for g in rows if g["epochs"] == run_config.make("digits").epochs]
-        if len({g["label_noise"] for g in rows}) > 1:
-            body = f"{noise_table(rows)}\n\n{NOISE_FOOTNOTE}"
-            made.append(Section(f"Digits, {model}, by label noise{said}", body))
-    for noise in sorted({g["label_noise"] for g in digits}):
-        level = [g for g in digits if g["label_noise"] == noise]
-        for model in sorted({g["model"] for g in level}):
-            rows = [g for g in level if g["model"] == model]
-            defaults = [g for g in rows if _is_default(g)]
-            name = f"{100 * noise:g}% label noise"
-            tag = f"{model}_noise{100 * noise:g}{file}"
-            pictures = []
-            if defaults:
-                pictures.append(
-                    (
-                        f"digits_{tag}.png",
-                        partial(curves.accuracy_curves, defaults, title=f"Digits, {name}"),
-                    )
-                )
-            if len(rows) > len(defaults):
-                title = f"Digits, {name}: each radius"
-                pictures.append(
-                    (f"digits_{tag}_rho.png", partial(curves.rho_curves, rows, title=title))
-                )
-            body = [digits_summary(rows), measured_on(rows), commands(rows)]
-            title = f"Digits, {model}, {name}{said}"
-            outcomes = _outcomes(f"digits, {model}, {name}{said}", defaults)
-            made.append(Section(title, "\n\n".join(body), tuple(pictures), outcomes))
-    return made
+    for platform, lines in by_platform(records).items():
+        found = groups(lines)
+        where = "" if platform == "cpu" else f", {platform.upper()}"
+        for table in paper.TABLES.values():
+            rows = [group for group in found if table.holds(group)]
+            found = [group for group in found if group not in rows]
+            if rows:
+                made.append(_of_table(table, rows, where))
+        for name in dict.fromkeys(group["dataset"] for group in found):
+            of_data = [group for group in found if group["dataset"] == name]
+            low = [group for group in of_data if _underfitted(group, of_data)]
+            rows = [group for group in of_data if group not in low]
+            if rows:
+                made.append(_of_data(f"Runs on {name}{where}", rows))
+            if low:
+                title = f"Runs on {name}{where}, labels not fitted"
+                made.append(_of_data(title, low, said=_what_is_wrong(low), appendix=True))
+    return made + _notes(workdir)
 
 
-def _outcomes(problem: str, found: list[Group]) -> tuple[opening.Outcome, ...]:
-    """One, at the paper's radii, where the base optimizer has runs."""
-    of_method = {
-        g["method"]: g
-        for g in found
-        if g["method"] != "sgd"
-        and g["rho"] == default_rho(g["dataset"], g["method"])
-        and _is_plain(g)
-    }
-    plain = {g["epochs"]: g for g in found if g["method"] == "sgd"}
-    if not plain:
-        return ()
-    epochs = min(g["epochs"] for g in (of_method or plain).values())
-    base, twice = plain.get(epochs), plain.get(2 * epochs)
-    if base is None and twice is None:
-        return ()
-    sam, asam = of_method.get("sam"), of_method.get("asam")
-    return (opening.Outcome(problem, "the paper", base, twice, sam, asam),)
+def _of_table(table: paper.Table, rows: list[Group], where: str) -> Section:
+    body = [runs_table(rows), FOOTNOTE, *[PAPER_FOOTNOTE] * bool(table.numbers)]
+    if table.sweep:
+        body = [_sweep_table(rows), SWEEP_FOOTNOTE, *body]
+    body += [measured_on(rows), commands(rows)]
+    return Section(f"{table.title}{where}", "\n\n".join(body), _pictures(rows) if not where else ())
 
 
-def _tables(found: list[Group]) -> list[Section]:
-    cifar10 = [g for g in found if g["dataset"] == "cifar10"]
-    noisy_models = {g["model"] for g in cifar10 if g["label_noise"] > 0} | {paper.TABLE3_MODEL}
-    noisy = [g for g in cifar10 if g["model"] in noisy_models]
-    tables = {
-        "Table 1: CIFAR-10": [
-            g for g in cifar10 if g["label_noise"] == 0 and g["model"] != paper.TABLE3_MODEL
-        ],
-        "Table 2: CIFAR-100": [g for g in found if g["dataset"] == "cifar100"],
-        "Table 3: CIFAR-10 with label noise": noisy if any(g["label_noise"] for g in noisy) else [],
-    }
+def _of_data(title: str, rows: list[Group], said: str = "", appendix: bool = False) -> Section:
+    body = [said, runs_table(rows), FOOTNOTE, measured_on(rows), commands(rows)]
+    return Section(title, "\n\n".join(filter(None, body)), appendix=appendix)
+
+
+def own_radius(group: Group) -> bool:
+    """Whether a group has its data set's own radius for the method, and the method's defaults."""
+    rho = source(group["dataset"]).rho.get(group["method"], 0.0)
+    plain = group["p"] == 2.0 and group["normalization"] != "filterwise"
+    return group["rho"] == rho and plain
+
+
+def _pictures(rows: list[Group]) -> tuple[Picture, ...]:
+    """Accuracy over rho, where several were tried, for each network and level of noise."""
+    made: list[Picture] = []
+    for data, model, noise in dict.fromkeys(map(_problem, rows)):
+        level = [group for group in rows if _problem(group) == (data, model, noise)]
+        if len({group["rho"] for group in level}) > len({group["method"] for group in level}):
+            title = f"{data}, {model}, {100 * noise:g}% label noise"
+            name = f"{data}_{model}_noise{100 * noise:g}_rho.png"
+            made.append((name, partial(curves.each_method, level, title=title)))
+    return tuple(made)
+
+
+def _problem(group: Group) -> tuple[str, str, float]:
+    return group["dataset"], group["model"], group["label_noise"]
+
+
+def _sweep_table(rows: list[Group]) -> str:
+    """Final accuracy by network and noise, each method at its own radius and at the best."""
     made = []
-    for title, rows in tables.items():
-        if rows:
-            said = _unfitted(rows)
-            body = [paper_summary(rows), said, measured_on(rows), commands(rows)]
-            outcomes = [one for words, g in _problems(rows) for one in _outcomes(words, g)]
-            title = f"{title}, labels not fitted" if said else title
-            made.append(Section(title, "\n\n".join(filter(None, body)), (), tuple(outcomes)))
-    return made
+    for model, noise in sorted({(g["model"], g["label_noise"]) for g in rows}):
+        level = [g for g in rows if (g["model"], g["label_noise"]) == (model, noise)]
+        cells = [model, f"{100 * noise:g}%"]
+        for method in paper.METHODS:
+            of_method = [g for g in level if g["method"] == method]
+            own = [g for g in of_method if own_radius(g)]
+            cells.append(format_mean_std(own[0].final) if own else "-")
+            if method != "sgd":
+                best = sorted(of_method, key=lambda g: sum(g.final) / len(g.final))[-1:]
+                tried = [f"{format_mean_std(g.final)} ({g['rho']:g})" for g in best]
+                cells.append(tried[0] if len(of_method) > 1 else "-")
+        made.append(cells)
+    header = ["model", "label noise", "SGD, %"]
+    for name in (paper.METHOD_NAMES[method] for method in paper.METHODS[1:]):
+        header += [f"{name} at the paper's rho, %", f"{name} at its best rho, %"]
+    return markdown(header, made)
 
 
-def _problems(rows: list[Group]) -> list[tuple[str, list[Group]]]:
-    """The rows by what they were trained on, in words."""
-    found: dict[str, list[Group]] = {}
-    for group in rows:
-        words = f"{group['dataset']}, {group['model']}, {100 * group['label_noise']:g}% label noise"
-        if group["subset"] is not None:
-            words += f", {group['subset']:,} images"
-        words += ", augmented" if group["augment"] else ""
-        found.setdefault(words, []).append(group)
-    return list(found.items())
+def _underfitted(group: Group, of_data: list[Group]) -> bool:
+    """Whether SGD, on the same problem in fewer epochs than the paper's, did not fit the labels."""
+    names = ("model", "label_noise", "subset", "augment", "cutout")
+    plain = [g for g in of_data if all(g[name] == group[name] for name in names)]
+    plain = [g for g in plain if g["method"] == "sgd" and g.reduced]
+    return group.reduced and any(opening.regime(g).startswith("no") for g in plain)
 
 
-def _unfitted(rows: list[Group]) -> str:
-    """What must be said where SGD, in fewer epochs than the paper's, does not fit the labels."""
-    fit = [r["metrics"]["train_accuracy"][-1] for g in rows if g["method"] == "sgd" for r in g.runs]
-    if not fit or max(fit) >= opening.FITTED or not all(group.reduced for group in rows):
-        return ""
-    return (
-        f"This is not the paper's regime. SGD's training accuracy in its last epoch is "
-        f"{min(fit):.1f} to {max(fit):.1f}%: the network has no capacity to spare, which is what "
-        "sharpness-aware training takes. Where the same network fits its labels the order is "
-        "another; see the table of fitted labels."
+def _what_is_wrong(rows: list[Group]) -> str:
+    fit = [value for group in rows if group["method"] == "sgd" for value in group.fit]
+    epochs = {g["method"]: g["epochs"] for g in rows}
+    said = (
+        f"Nothing should rest on these rows. SGD's training accuracy in its last epoch is "
+        f"{min(fit):.1f} to {max(fit):.1f}%: the network does not fit its labels, so it has no "
+        "capacity to spare, which is what sharpness-aware training takes, and the order of the "
+        "methods is that of how far each got."
     )
+    if len(set(epochs.values())) > 1:
+        of_each = ", ".join(f"{paper.METHOD_NAMES[m]} {count}" for m, count in epochs.items())
+        said += (
+            f" The epochs differ ({of_each}), which at this length decides more than the method."
+        )
+    cutouts = {group["cutout"] for group in rows} - {0}
+    if cutouts:
+        said += f" They trained with cutout {max(cutouts)}, which the paper's tables leave out."
+    return f"{said} Where the same network fits its labels the order is another."
+
+
+def _notes(workdir: Path) -> list[Section]:
+    """Lines that no command of this project made; each says what did."""
+    notes = result_lines.read_kind(workdir, "throughput_note")
+    remarks = [note["text"] for note in result_lines.read_kind(workdir, "accelerator_note")]
+    if not notes and not remarks:
+        return []
+    header = ["note", "step", "arithmetic", "seeds at once", "XLA flags", "ms a step and seed"]
+    header += ["images a second", "programs compiling beside it"]
+    rows = []
+    for note in notes:
+        row = [note["name"], note["step"], in_words(note), note["seeds"], note["flags"] or "-"]
+        row += [f"{note['ms_step_seed']:.2f}", f"{note['images_s']:,}", note["beside"]]
+        rows.append([str(cell) for cell in row])
+    origin = " ".join(dict.fromkeys(note["origin"] for note in notes))
+    body = ["Throughput of the training loop:", markdown(header, rows), origin] if notes else []
+    return [Section("On an accelerator", "\n\n".join([*body, *remarks]))]

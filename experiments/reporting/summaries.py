@@ -1,4 +1,4 @@
-"""What a part of the report holds: a table with what it compares, and what it was measured on."""
+"""A part of the report, and what each part says of where its numbers come from."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -6,24 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.reporting import opening, precision
-from experiments.reporting.tables import Group, digits_table, paper_table
-
-FOOTNOTE = (
-    "Mean ± sample standard deviation over seeds. All methods train for the same epochs; a step of "
-    "SGD costs one gradient, of SAM and ASAM two. The final epoch is the honest column; the best "
-    "epoch is picked on the test set, as in the paper's tables."
-)
-NOISE_FOOTNOTE = (
-    "Final test accuracy, mean ± sample standard deviation over seeds. The best rho of each sweep, "
-    "in brackets, is picked on the test set, for SAM and ASAM alike: it flatters both."
-)
-PAPER_FOOTNOTE = (
-    "Mean ± sample standard deviation over seeds. The paper's numbers are of the best epoch, which "
-    "is picked on the test set; the final epoch stands beside it. SGD gets twice the epochs of SAM "
-    "and ASAM, so that all methods cost the same number of gradients. Rows marked as reduced "
-    "trained on fewer images or for fewer epochs than the paper: their accuracies are not the "
-    "paper's to compare with, the differences between methods are."
-)
+from experiments.reporting.tables import Group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +17,7 @@ class Section:
     body: str
     pictures: tuple[tuple[str, Callable[[Path], None]], ...] = ()
     outcomes: tuple[opening.Outcome, ...] = ()  # its rows of the table that opens the report
-
-
-def digits_summary(found: list[Group]) -> str:
-    """The table of one noise level with what it is a comparison of."""
-    return f"{digits_table(found)}\n\n{FOOTNOTE}"
+    appendix: bool = False  # whether it stands on the page of what nothing should rest on
 
 
 def measured_on(found: list[Group]) -> str:
@@ -71,8 +50,3 @@ def commands(found: list[Group]) -> str:
 def commands_of(records: Iterable[dict[str, Any]]) -> str:
     """The commands that made some result lines, each once."""
     return "```bash\n" + "\n".join(dict.fromkeys(r["command"] for r in records)) + "\n```"
-
-
-def paper_summary(found: list[Group]) -> str:
-    """A table of the paper, ours beside it."""
-    return f"{paper_table(found)}\n\n{PAPER_FOOTNOTE}"

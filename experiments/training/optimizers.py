@@ -5,6 +5,13 @@ from typing import Any
 import jax
 import optax
 
+# Fields of `Run` where nothing is said: the paper's values for SGD, with the data set's Nesterov,
+# and those that transformers are trained with for the others.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": dict(lr=0.1, momentum=0.9, weight_decay=5e-4),
+    "adamw": dict(lr=1e-3, momentum=0.9, weight_decay=0.05, nesterov=False),
+    "muon": dict(lr=1e-3, momentum=0.95, weight_decay=0.05, nesterov=True),
+}
 # Updates of a matrix under Muon have this root mean square, times the learning rate: about that of
 # Adam's, so that one learning rate and one decay serve all parameters (Liu et al. 2025).
 _MUON_RMS = 0.2
@@ -16,7 +23,7 @@ def base(
     """The optimizer of that name; its numbers may be traced.
 
     Args:
-      optimizer: one of `choices.OPTIMIZERS`.
+      optimizer: one of `DEFAULTS`.
       lr: the learning rate of this step.
       momentum: of SGD's sum, or of the mean that AdamW and Muon keep.
       weight_decay: SGD adds it, times w, to the gradient; AdamW and Muon to what they make of it.

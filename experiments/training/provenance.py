@@ -18,6 +18,11 @@ def command() -> str:
     return shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
 
 
+def stamp() -> dict[str, Any]:
+    """What every result line ends with."""
+    return {"command": command(), "versions": versions(), "device": device()}
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}

@@ -9,52 +9,57 @@ from typing import Any
 import jax.numpy as jnp
 
 import asam_jax
-from experiments.config.run_config import RunConfig
-from experiments.training import loops
+from experiments.config.run import Run
 
 TIMES = 10
 AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the present radius
 FORWARD = 1 / 3  # what a loss costs, in gradients
 
 
-def due(config: RunConfig, epoch: int) -> bool:
+def due(run: Run, epoch: int) -> bool:
     """Whether the radius is chosen anew before that epoch: ten times in all, or at each."""
-    before = (epoch - 1) * TIMES // config.epochs
-    return config.radius_rule != "fixed" and (epoch * TIMES // config.epochs != before)
+    before = (epoch - 1) * TIMES // run.epochs
+    return run.radius_rule != "fixed" and (epoch * TIMES // run.epochs != before)
 
 
-def cost(config: RunConfig) -> float:
+def cost(run: Run) -> float:
     """Gradients that a whole training spends on choosing."""
-    times = sum(due(config, epoch) for epoch in range(config.epochs))
+    times = sum(due(run, epoch) for epoch in range(run.epochs))
     return times * (1 + FORWARD * len(AROUND))
 
 
-def chosen(config: RunConfig, loop: Any, state: Any, epoch: int, rho: float) -> float:
+def chosen(run: Run, loop: Any, state: Any, epoch: int, rho: float) -> float:
     """The radius for the epochs to come."""
     radii = [rho * factor for factor in AROUND]
-    profile = loops.profile(loop, state, epoch, radii)
-    return float(RULES[config.radius_rule](profile, jnp.asarray(radii), config.target))
+    profile = loop.profile(state, epoch, radii)
+    return float(RULES[run.radius_rule](profile, jnp.asarray(radii), run.target))
+
+
+def _present(radii):
+    """What stays where the profile says nothing."""
+    return radii[AROUND.index(1.0)]
 
 
 def _rise(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target, in its own units."""
-    return asam_jax.radius_at(profile, radii, rise=target)
+    return asam_jax.radius_at(profile, radii, target, default=_present(radii))
 
 
 def _relative(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by that share of itself."""
-    return asam_jax.radius_at(profile, radii, rise=target * profile.loss)
+    return asam_jax.radius_at(profile, radii, target * profile.loss, default=_present(radii))
 
 
 def _linear(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss's linearisation rises by the target: rho = target / ||T_w g||_q."""
-    return jnp.clip(target / profile.slope, radii[0], radii[-1])
+    rho = jnp.clip(target / profile.slope, radii[0], radii[-1])
+    return jnp.where(jnp.isfinite(rho), rho, _present(radii))
 
 
 def _departure(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target times what its linearisation does."""
     excess = profile._replace(rise=profile.rise / profile.linear - 1)
-    return asam_jax.radius_at(excess, radii, rise=target - 1)
+    return asam_jax.radius_at(excess, radii, target - 1, default=_present(radii))
 
 
 RULES = {"rise": _rise, "relative": _relative, "linear": _linear, "departure": _departure}

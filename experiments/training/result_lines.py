@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+Record = dict[str, Any]
 RESULTS_NAME = "results.jsonl"
 RUN = "run"  # the kind of a line that names none
 _REQUIRED = ("run_id", "dataset", "model", "method", "test_accuracy_final", "test_accuracy_max")

@@ -1,9 +1,9 @@
-"""Climbs along the last ascent's direction for as long as it still points where it should.
+"""Perturbs along the last direction for as long as it still points where it should.
 
     cosine = cos(eps of the gradient at w + eps, eps of the reused direction)
 
 Both are perturbations through T_w. Where the cosine of the step before fell below a threshold, a
-step takes a fresh gradient at w first; else it costs one gradient. How many steps climbed is known
+step takes a fresh gradient at w first; else it costs one gradient. How many did is known
 only afterwards, so they are counted.
 """
 
@@ -16,7 +16,7 @@ import optax
 
 
 class ReusedDirection(NamedTuple):
-    """What is remembered; `cosine` starts so that the first step climbs."""
+    """What is remembered; `cosine` starts so that the first step perturbs."""
 
     direction: Any
     cosine: jax.Array
@@ -24,11 +24,11 @@ class ReusedDirection(NamedTuple):
 
 
 def init(params: Any) -> ReusedDirection:
-    """Nothing climbed yet."""
+    """No step taken yet."""
     return ReusedDirection(optax.tree.zeros_like(params), jnp.float32(-2.0), jnp.int32(0))
 
 
-def climbs(state: ReusedDirection, threshold: jax.Array) -> jax.Array:
+def perturbs(state: ReusedDirection, threshold: jax.Array) -> jax.Array:
     """Whether the next step takes a fresh direction."""
     return state.cosine < threshold
 
@@ -38,7 +38,7 @@ def gradient(
     params: Any,
     loss_fn: Callable[[Any], tuple[jax.Array, Any]],
     eps_of: Callable[[Any], Any],
-    climb: bool | jax.Array,
+    perturb: bool | jax.Array,
 ) -> tuple[tuple[jax.Array, Any], Any, ReusedDirection]:
     """((loss, aux), gradient, state), all at w + eps."""
 
@@ -48,19 +48,19 @@ def gradient(
     def reused():
         return state.direction
 
-    if isinstance(climb, bool):
-        direction = fresh() if climb else reused()
+    if isinstance(perturb, bool):
+        direction = fresh() if perturb else reused()
     else:
-        direction = jax.lax.cond(climb, fresh, reused)
+        direction = jax.lax.cond(perturb, fresh, reused)
     eps = eps_of(direction)
     at = jax.tree.map(jnp.add, params, eps)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at)
     cosine = _cosine(eps_of(grads), eps)
-    return result, grads, ReusedDirection(direction, cosine, state.ascents + jnp.int32(climb))
+    return result, grads, ReusedDirection(direction, cosine, state.ascents + jnp.int32(perturb))
 
 
 def gradients_per_step(state: Any, steps: Any) -> Any:
-    """What a step cost so far, on average; None for another form's memory."""
+    """What a step cost so far, on average; None for another variant's memory."""
     return 1 + state.ascents / steps if isinstance(state, ReusedDirection) else None
 
 

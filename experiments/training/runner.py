@@ -1,143 +1,179 @@
-"""Runs a list of configurations in a workdir: skips the finished, writes each one's result."""
+"""Runs a list of runs in a workdir: skips the finished, writes each one's result line."""
 
 import contextlib
-import dataclasses
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
+from tqdm import tqdm
 
-from experiments.config.run_config import RunConfig
+from experiments.config.errors import ConfigError
+from experiments.config.options import Options
+from experiments.config.run import Run
 from experiments.datasets import arrays
-from experiments.datasets.arrays import Dataset
-from experiments.training import estimate, loops, processes, provenance, result_lines, weights
+from experiments.datasets.source import Dataset
+from experiments.training import loop, processes, provenance, result_lines, weights
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.lock import workdir_lock
-from experiments.training.progress import Progress, name_of
+from experiments.training.resolve import resolve
+from experiments.training.spec import spec_of
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
+from experiments.training.variants import gradients_per_step
+
+SECONDS_BETWEEN_LINES = 60.0  # of the progress, where nobody watches
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to run, none of which changes a result."""
-
-    workdir: Path = Path("runs")
-    data_dir: Path | None = None
-    time_limit: float | None = None
-    checkpoint_seconds: float = 60.0
-    loop: str = "auto"
-    # Runs that belong to a figure have result lines, and a file, of their own kind.
-    kind: str = result_lines.RUN
-    # Epochs between two that leave their weights in the workdir; the last does, too. None: none.
-    keep_every: int | None = None
-
-    @property
-    def checkpoints(self) -> Path:
-        folder = self.workdir / "checkpoints"
-        return folder if self.kind == result_lines.RUN else folder / self.kind
+@contextlib.contextmanager
+def workdir_lock(workdir: Path) -> Iterator[None]:
+    """Holds `workdir` for this process; a second one is refused at once."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(workdir / ".lock", blocking=False):
+            yield
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"workdir {str(workdir)!r} is in use by another process; wait for it, or give another "
+            "with --workdir."
+        ) from error
+    except OSError as error:
+        if error.filename is None or workdir not in (p := Path(error.filename), *p.parents):
+            raise
+        raise ConfigError(
+            f"workdir {str(workdir)!r} cannot be written ({error.strerror}); give another with "
+            "--workdir."
+        ) from error
 
 
 def run_all(
-    configs: list[RunConfig], options: Options, *, announce: bool = False
+    runs: Sequence[Run],
+    options: Options,
+    *,
+    kind: str = result_lines.RUN,
+    keep_every: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Finishes every run of `configs` and returns their result lines, in that order.
+    """Finishes every run and returns their result lines, in that order.
 
-    With `announce` the plan and its estimated time are printed before the first run starts.
+    Args:
+      runs: with or without their defaults filled in.
+      options: how to run.
+      kind: of the lines, which lie in a file of their own; a figure's or a study's.
+      keep_every: epochs between two that leave their weights in the workdir; the last does, too.
     """
-    loop_name = loops.resolve(options.loop, max((c.devices for c in configs), default=1))
+    runs = [resolve(run) for run in runs]
+    loop_name = loop.resolve(options.loop, max((run.devices for run in runs), default=1))
     stop = StopRequest(options.time_limit)
     with contextlib.ExitStack() as stack, stop.catching_signals():
         lock = workdir_lock(options.workdir)
         processes.from_leader(lambda: stack.enter_context(lock))
+        names = dict.fromkeys(run.dataset for run in runs)
         datasets = processes.all_succeed(
-            lambda: {name: arrays.load(name, options.data_dir) for name in _unique(configs)}
+            lambda: {name: arrays.load(name, options.data_dir) for name in names}
         )
-        for config in configs:  # refuse a bad one before the first run
-            arrays.prepare(datasets[config.dataset], config)
-        ids = [config.run_id(datasets[config.dataset].fingerprint) for config in configs]
+        for run in runs:  # refuse a bad one before the first run
+            arrays.sizes(datasets[run.dataset], run)
+            loop.make_mesh(run.devices)
+        ids = [run.run_id(datasets[run.dataset].fingerprint) for run in runs]
         processes.check_same("what they run", ids)
-        finished = processes.from_leader(lambda: _finished(options))
-        todo = {i: c for i, c in zip(ids, configs, strict=True) if i not in finished}
+        checkpoints = options.workdir / "checkpoints"
+        checkpoints = checkpoints if kind == result_lines.RUN else checkpoints / kind
+        finished = processes.from_leader(lambda: _finished(options.workdir, kind, checkpoints))
+        todo = {i: run for i, run in zip(ids, runs, strict=True) if i not in finished}
         if len(todo) < len(set(ids)) and processes.leads():
             print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
-        if announce and todo:
-            plan = estimate.describe(todo.values(), datasets, finished.values(), loop_name)
-            print(plan, flush=True)
-        total = sum(estimate.gradients(c, datasets[c.dataset]) for c in todo.values())
-        progress = Progress(total, quiet=not processes.leads())
-        try:
-            for run_id, config in todo.items():
-                dataset = datasets[config.dataset]
-                finished[run_id] = _run(config, dataset, options, loop_name, progress, stop)
-        finally:
-            progress.close()
+        bar = _progress(sum(gradients(run, datasets[run.dataset]) for run in todo.values()))
+        with bar:
+            for run_id, run in todo.items():
+                bar.set_description(name_of(run.as_json()), refresh=sys.stderr.isatty())
+                keep = None
+                if keep_every is not None:
+                    keep = weights.Keeper(options.workdir, run_id, keep_every, run.epochs)
+                saved = Checkpoints(checkpoints / run_id, options.checkpoint_seconds)
+                prepared = arrays.prepare(datasets[run.dataset], run)
+                summary = train(
+                    run,
+                    prepared,
+                    loop_name=loop_name,
+                    checkpoints=saved,
+                    progress=bar.update,
+                    stop=stop,
+                    keep=keep,
+                )
+                record = {"kind": kind, "run_id": run_id, **run.as_json(), **summary}
+                finished[run_id] = record | _origin(prepared, loop_name)
+                if processes.leads():
+                    result_lines.append(options.workdir, finished[run_id])
+                    say = bar.write if sys.stderr.isatty() else print
+                    say(sentence(finished[run_id]), file=sys.stderr)
+                saved.remove()
     return [finished[i] for i in ids]
 
 
-def _run(config: RunConfig, dataset: Dataset, options: Options, loop_name, progress, stop):
-    """Trains one run and writes its line, before the next one starts."""
-    run_id = config.run_id(dataset.fingerprint)
-    prepared = arrays.prepare(dataset, config)
-    checkpoints = Checkpoints(options.checkpoints / run_id, options.checkpoint_seconds)
-    keep = None
-    if options.keep_every is not None:
-        keep = weights.Keeper(options.workdir, run_id, options.keep_every, config.epochs)
-    summary = train(
-        config,
-        prepared,
-        loop_name=loop_name,
-        checkpoints=checkpoints,
-        progress=progress,
-        stop=stop,
-        keep=keep,
+def gradients(run: Run, dataset: Dataset) -> float:
+    """Gradient evaluations of one run, the unit of cost: SGD's step costs one, SAM's two.
+
+    One rate holds for all methods, so that the time left is honest.
+    """
+    steps = spec_of(run, dataset).steps(arrays.sizes(dataset, run)[0])
+    return run.epochs * steps * gradients_per_step(run.method, run.variant)
+
+
+def _progress(total: float) -> tqdm:
+    """A bar with rate and time left on a terminal, a line now and then elsewhere."""
+    watched = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        unit="grad",
+        disable=not processes.leads() or total == 0,
+        mininterval=0.1 if watched else SECONDS_BETWEEN_LINES,
+        delay=0.0 if watched else SECONDS_BETWEEN_LINES,
+        maxinterval=SECONDS_BETWEEN_LINES,
+        dynamic_ncols=watched,
+        leave=watched,
     )
-    record = {
-        "kind": options.kind,
-        "run_id": run_id,
-        **config.as_json(),
-        **summary,
+
+
+def _origin(prepared: Dataset, loop_name: str) -> dict[str, Any]:
+    return {
         "labels_changed": round(prepared.labels_changed, 4),
-        "dataset_fingerprint": dataset.fingerprint,
+        "dataset_fingerprint": prepared.fingerprint,
         "train_images": len(prepared.train_labels),
         "test_images": len(prepared.test_labels),
         "loop": loop_name,
         "processes": jax.process_count(),
-        "command": provenance.command(),
-        "versions": provenance.versions(),
-        "device": provenance.device(),
+        **provenance.stamp(),
     }
-    if processes.leads():
-        result_lines.append(options.workdir, record)
-    progress.say(sentence(record))
-    checkpoints.remove()
-    return record
 
 
-def _finished(options: Options) -> dict[str, dict[str, Any]]:
+def _finished(workdir: Path, kind: str, checkpoints: Path) -> dict[str, dict[str, Any]]:
     """The result lines in the workdir by run; nothing else of those runs is kept."""
-    records, problems = result_lines.read(options.workdir, options.kind)
+    records, problems = result_lines.read(workdir, kind)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     # Of a run that several kinds of devices finished, the line of this one's.
     here = jax.default_backend()
     records.sort(key=lambda record: result_lines.platform(record) == here)
     finished = {record["run_id"]: record for record in records}
-    _forget_checkpoints(options.checkpoints, finished)
+    for folder in checkpoints.glob("*"):
+        if folder.name in finished:  # killed between its last line and its tidying up
+            shutil.rmtree(folder)
     return finished
 
 
-def _unique(configs: list[RunConfig]) -> list[str]:
-    return list(dict.fromkeys(config.dataset for config in configs))
-
-
-def _forget_checkpoints(checkpoints: Path, finished: dict[str, Any]) -> None:
-    """Removes what a process left that was killed between its last line and its tidying up."""
-    for folder in checkpoints.glob("*"):
-        if folder.name in finished:
-            shutil.rmtree(folder)
+def name_of(run: dict[str, Any]) -> str:
+    """What a run, as JSON, is called: what tells it from the others of a comparison."""
+    alone, base = run["method"] == "sgd", run.get("optimizer", "sgd")
+    words = [run["dataset"], run["model"], base if alone else run["method"]]
+    if not alone:
+        words += [f"on {base}"] * (base != "sgd")
+        words += [run["variant"]] * (run.get("variant", "exact") != "exact")
+        words.append(f"rho {run['rho']:g}")
+    words += [run["parameterization"]] * (run.get("parameterization", "as is") != "as is")
+    words += [f"noise {100 * run['label_noise']:g}%"] * (run["label_noise"] > 0)
+    return " ".join([*words, f"seed {run['seed']}"])
 
 
 def sentence(record: dict[str, Any]) -> str:

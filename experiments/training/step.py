@@ -16,9 +16,8 @@ from flax import nnx
 
 import asam_jax
 from experiments import models
-from experiments.config.step_forms import STEP_FORMS
 from experiments.datasets import augmentation
-from experiments.training import gradients, optimizers, reused_direction
+from experiments.training import optimizers, parameterization, reused_direction, variants
 from experiments.training.spec import Hyper, ModelSpec, StepSpec, TrainState
 
 # Names of the independent streams of random numbers that a seed opens.
@@ -26,9 +25,10 @@ _INIT, _ORDER, _AUGMENT = range(3)
 
 
 def init(spec: ModelSpec, seed: jax.Array, optimizer: str = "sgd") -> TrainState:
-    """Fresh parameters and an empty momentum; what a form remembers comes from `gradients.init`."""
+    """Fresh parameters and an empty momentum; what a variant remembers is `variants.init`'s."""
     key = _stream(seed, _INIT)
     _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
+    params = parameterization.coordinates(spec.parameterization, params)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=params,
@@ -63,23 +63,24 @@ def train_step(
 def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper):
     position, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
     loss_fn = _loss_fn(spec, hyper)
-    part = spec.local_batch // STEP_FORMS[spec.variant].part
-    (loss, (rest, correct)), grads, memory = gradients.gradient(
+    subset = spec.local_batch // variants.VARIANTS[spec.run.variant].subset
+    (loss, (rest, correct)), grads, memory = variants.gradient(
         spec,
         state,
         hyper,
         functools.partial(loss_fn, images_BxHxWxC, labels_B),
-        functools.partial(loss_fn, images_BxHxWxC[:part], labels_B[:part]),
-        climbs(spec, state, state.step, hyper) if spec.climb is None else spec.climb,
+        functools.partial(loss_fn, images_BxHxWxC[:subset], labels_B[:subset]),
+        perturbs(spec, state, state.step, hyper) if spec.perturb is None else spec.perturb,
     )
-    scheduled = state.step - position if spec.recipe == "script" else state.step
+    scheduled = state.step - position if spec.run.recipe == "script" else state.step
     base = optimizers.base(
-        spec.optimizer,
-        learning_rate(hyper, scheduled.astype(jnp.float32) / hyper.total_steps),
-        hyper.momentum,
-        hyper.weight_decay,
-        nesterov=spec.nesterov,
+        spec.run.optimizer,
+        learning_rate(spec, hyper, scheduled.astype(jnp.float32) / hyper["total_steps"]),
+        hyper["momentum"],
+        hyper["weight_decay"],
+        nesterov=spec.run.nesterov,
     )
+    grads = parameterization.for_sgd(spec.model.parameterization, grads)
     updates, opt_state = base.update(grads, state.opt_state, state.params)
     rest, correct = _over_devices(spec, rest, correct)
     first = position == 0
@@ -104,33 +105,28 @@ def profile(
     loss_fn = _loss_fn(spec, hyper)
     with precision(spec.model):
         return asam_jax.radius_profile(
-            lambda params, batch: loss_fn(batch[0], batch[1], params, state.rest)[0],
-            state.params,
-            (images_BxHxWxC, labels_B),
-            radii,
-            operator=gradients.operator_of(spec),
-            p=spec.p,
-        )
+            lambda params, batch: loss_fn(*batch, params, state.rest)[0],
+            operator=variants.operator_of(spec.run),
+            p=spec.run.p,
+        )(state.params, (images_BxHxWxC, labels_B), radii)
 
 
-def learning_rate(hyper: Hyper, progress: jax.Array) -> jax.Array:
+def learning_rate(spec: StepSpec, hyper: Hyper, progress: jax.Array) -> jax.Array:
     """The cosine from the largest to 0 over the training, behind a linear rise from 0 if any."""
-    if hyper.warmup is None:
-        return hyper.lr * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    fallen = jnp.maximum(progress - hyper.warmup, 0.0) / (1 - hyper.warmup)
-    return (
-        hyper.lr
-        * jnp.minimum(progress / hyper.warmup, 1.0)
-        * (0.5 * (1 + jnp.cos(jnp.pi * fallen)))
-    )
+    warmup = spec.run.warmup
+    if not warmup:
+        return hyper["lr"] * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    fallen = jnp.maximum(progress - warmup, 0.0) / (1 - warmup)
+    risen = jnp.minimum(progress / warmup, 1.0)
+    return hyper["lr"] * risen * (0.5 * (1 + jnp.cos(jnp.pi * fallen)))
 
 
-def climbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
+def perturbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
     """Whether the step of that number takes a second gradient; a bool or a scalar array."""
-    form = STEP_FORMS[spec.variant]
-    if form.reuses_direction:
-        return reused_direction.climbs(state.memory, hyper.weight)
-    return form.climbs(number, hyper.total_steps)
+    variant = variants.VARIANTS[spec.run.variant]
+    if variant.reuses_direction:
+        return reused_direction.perturbs(state.memory, hyper["weight"])
+    return variant.perturbs(number, hyper["total_steps"])
 
 
 def evaluate(
@@ -140,7 +136,7 @@ def evaluate(
 
     With `train` BatchNorm normalises by these images' own statistics, which nobody keeps.
     """
-    model = nnx.merge(_graphdef(spec, train=train), params, rest, copy=True)
+    model = _merge(spec, params, rest, train=train)
     inputs = augmentation.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
     with precision(spec):
         logits = model(inputs).astype(jnp.float32)
@@ -157,7 +153,6 @@ def precision(spec: ModelSpec) -> contextlib.AbstractContextManager:
 
 # One compilation for each spec, whoever calls.
 jitted_init = jax.jit(init, static_argnames=("spec", "optimizer"))
-jitted_evaluate = jax.jit(evaluate, static_argnums=0)
 
 
 def _batch(spec: StepSpec, state: TrainState, order, images, labels):
@@ -171,12 +166,11 @@ def _batch(spec: StepSpec, state: TrainState, order, images, labels):
 
 def _loss_fn(spec: StepSpec, hyper: Hyper):
     """(images, labels, params, rest) -> loss, (rest after the pass, how many are right)."""
-    graphdef = _graphdef(spec.model, train=True)
 
     def loss_fn(images, labels, params, rest):
-        model = nnx.merge(graphdef, params, rest, copy=True)
+        model = _merge(spec.model, params, rest, train=True)
         logits = model(images).astype(jnp.float32)
-        loss = jnp.mean(_cross_entropy(logits, labels, hyper.label_smoothing))
+        loss = jnp.mean(_cross_entropy(logits, labels, hyper["label_smoothing"]))
         _, _, new_rest = nnx.split(model, nnx.Param, ...)
         return loss, (new_rest, _correct(logits, labels))
 
@@ -184,9 +178,9 @@ def _loss_fn(spec: StepSpec, hyper: Hyper):
 
 
 def _prepare(spec: StepSpec, images, seed, step):
-    if spec.augment:
+    if spec.run.augment:
         key = _device_key(spec, jax.random.fold_in(_stream(seed, _AUGMENT), step))
-        images = augmentation.augment(key, images, pad=4, flip=True, cutout=spec.cutout)
+        images = augmentation.augment(key, images, pad=4, flip=True, cutout=spec.run.cutout)
     model = spec.model
     return augmentation.normalize(images, model.mean, model.std, jnp.dtype(model.dtype))
 
@@ -231,6 +225,12 @@ def _create(spec: ModelSpec, rngs: nnx.Rngs) -> nnx.Module:
         rngs=rngs,
         dtype=jnp.dtype(spec.dtype),
     )
+
+
+def _merge(spec: ModelSpec, params, rest, *, train: bool) -> nnx.Module:
+    """The network with its arrays, in one mode."""
+    weights = parameterization.weights(spec.parameterization, params)
+    return nnx.merge(_graphdef(spec, train=train), weights, rest, copy=True)
 
 
 @functools.lru_cache

@@ -8,80 +8,80 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.config.run_config import RunConfig
-from experiments.config.step_forms import gradients_per_step
-from experiments.datasets.arrays import Dataset
-from experiments.training import loops, processes, radius_rule, reused_direction
+from experiments.config.run import Run
+from experiments.datasets.source import Dataset
+from experiments.training import processes, radius_rule, reused_direction
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.progress import Progress, name_of
+from experiments.training.loop import Loop
 from experiments.training.spec import TrainState
 from experiments.training.stop import StopRequest
+from experiments.training.variants import gradients_per_step
 
 
 def train(
-    config: RunConfig,
+    run: Run,
     dataset: Dataset,
     *,
     loop_name: str,
     checkpoints: Checkpoints,
-    progress: Progress,
+    progress: Callable[[float], Any],
     stop: StopRequest,
     keep: Callable[[int, TrainState], None] | None = None,
 ) -> dict[str, Any]:
-    """Runs `config` and returns what it came to.
+    """Trains a resolved run and returns what it came to.
 
-    `dataset` is the prepared one: with label noise, cut to its subset. `keep` is called after each
-    epoch with the number of finished epochs and the state; after a resumption perhaps again.
+    `dataset` is the prepared one: with label noise, cut to its subset. `progress` is told the
+    gradients of each step, and of all steps before a checkpoint that was found. `keep` is called
+    after each epoch with the number of finished epochs and the state; after a resumption perhaps
+    again.
 
     Raises:
       Stopped: `stop` asked for it; a checkpoint is written first.
     """
-    loop = loops.of_run(loop_name, config, dataset)
+    loop = Loop(run, dataset, loop_name)
     per_epoch = loop.steps_per_epoch
-    seen = min(per_epoch * config.batch_size, len(dataset.train_labels))
+    seen = min(per_epoch * run.batch_size, len(dataset.train_labels))
     state: TrainState = loop.init()
-    step, history, seconds_before, rho = 0, [], 0.0, config.rho
+    step, history, seconds_before, rho = 0, [], 0.0, run.rho
     found = checkpoints.restore(state)
     if found is not None:
         step, state, stored = found
         history, seconds_before = stored["epochs"], stored["seconds"]
         rho = stored.get("rho", rho)
-    cost = gradients_per_step(config.method, config.variant)
-    progress.start(name_of(config.as_json()), step * cost)
+    cost, ruled = gradients_per_step(run.method, run.variant), run.radius_rule != "fixed"
+    progress(step * cost)
     started = time.monotonic()
 
     def stored_history():
-        kept = {} if config.radius_rule == "fixed" else {"rho": rho}
         seconds = seconds_before + time.monotonic() - started
-        return {"epochs": history, "seconds": seconds, **kept}
+        return {"epochs": history, "seconds": seconds} | ({"rho": rho} if ruled else {})
 
-    for epoch in range(len(history), config.epochs):
-        if radius_rule.due(config, epoch) and step == epoch * per_epoch:
-            rho = radius_rule.chosen(config, loop, state, epoch, rho)
-        loops.set_radius(loop, rho)
+    for epoch in range(len(history), run.epochs):
+        if radius_rule.due(run, epoch) and step == epoch * per_epoch:
+            rho = radius_rule.chosen(run, loop, state, epoch, rho)
+        if ruled:
+            loop.set_radius(rho)
         for state, taken in loop.epoch(state, epoch, step - epoch * per_epoch):  # noqa: B020
             step += taken
-            progress.update(taken * cost)
+            progress(taken * cost)
             pending, due = processes.agree(step, stop.pending, checkpoints.due())
             if pending or due:
                 checkpoints.save(step, state, stored_history())
             if pending:
                 raise pending
-        tested = (epoch + 1) % config.test_every == 0 or epoch + 1 == config.epochs
-        record = _epoch_record(loop, state, dataset, seen, tested)
-        history.append(record if config.radius_rule == "fixed" else record | {"rho": round(rho, 5)})
+        tested = (epoch + 1) % run.test_every == 0 or epoch + 1 == run.epochs
+        record = _epoch_record(loop, state, seen, tested)
+        history.append(record | {"rho": round(rho, 5)} if ruled else record)
         if keep is not None:
             keep(epoch + 1, state)
     summary = _summary(state, history, stored_history()["seconds"])
-    if config.radius_rule != "fixed":
-        cost += radius_rule.cost(config) / step
+    if ruled:
+        cost += radius_rule.cost(run) / step
         summary["gradients_per_step"] = round(summary.get("gradients_per_step", cost), 4)
     return summary
 
 
-def _epoch_record(
-    loop, state: TrainState, dataset: Dataset, seen: int, tested: bool
-) -> dict[str, float | None]:
+def _epoch_record(loop: Loop, state: TrainState, seen: int, tested: bool) -> dict[str, Any]:
     """The epoch's metrics; None for a test that was not."""
     loss_sum, correct = jax.device_get((state.loss_sum, state.correct_sum))
     record: dict[str, Any] = {
@@ -89,9 +89,7 @@ def _epoch_record(
         "train_accuracy": 100 * correct / seen,
     }
     if tested:
-        test_loss, test_correct = loop.evaluate(state)
-        count = len(dataset.test_labels)
-        record |= {"test_loss": test_loss / count, "test_accuracy": 100 * test_correct / count}
+        record["test_loss"], record["test_accuracy"] = loop.evaluate(state)
     record = {name: round(float(value), 4) for name, value in record.items()}
     return record if tested else record | {"test_loss": None, "test_accuracy": None}
 

@@ -1,0 +1,335 @@
+"""The command line: `python -m experiments [COMMAND]`; without a command, the embedded default.
+
+A command's options are the parameters of its function and the fields of their dataclasses, which
+tyro turns into flags. Commands load what they need when they run.
+"""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from experiments.config.errors import ConfigError
+from experiments.config.options import Options, Processes
+from experiments.config.paper import METHODS, TABLES
+from experiments.config.run import FIELDS, Run, one_of
+
+PROGRAM = "python -m experiments"
+# What pip calls a module that has another name than its package.
+_PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow"}
+
+
+def default(options: Options) -> None:
+    """Reproduces the ASAM paper's tables and figures.
+
+    Without a command: SGD, SAM and ASAM on the digits images of scikit-learn with 40% label noise,
+    each at the radius that a validation split chose, on a network as it is and on the same network
+    with its layers rescaled; five seeds, a table and a picture, in under two minutes on two cores.
+    """
+    from experiments.studies import default as job
+
+    job.run(options)
+
+
+def models(options: Options) -> None:
+    """Prints the name and the parameter count (10 classes) of each network."""
+    del options  # every command takes them
+    from experiments.models import names, parameter_count
+
+    for name in names():
+        print(f"{name:18}{parameter_count(name):>12,}")
+
+
+def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> None:
+    """Trains one configuration, for one seed or several, on one device or on many.
+
+    Args:
+      run: what is trained.
+      processes: the others.
+      options: how.
+      seeds: How many seeds, from the first on.
+    """
+    from experiments.training import processes as together
+    from experiments.training import resolve, runner
+
+    devices = together.join(devices=run.devices, **vars(processes))
+    runs = [
+        dataclasses.replace(run, devices=devices, seed=seed)
+        for seed in range(run.seed, run.seed + seeds)
+    ]
+    # Together, so that none leaves the others waiting for it.
+    together.all_succeed(lambda: [resolve.resolve(one) for one in runs])
+    for record in runner.run_all(runs, options):
+        if together.leads():
+            print(runner.sentence(record))
+
+
+def _table(name: str) -> Callable[..., None]:
+    of, made = TABLES[name], []
+
+    def table(
+        run: Run,
+        options: Options,
+        models: tuple[str, ...] = of.models,
+        methods: tuple[Literal["sgd", "sam", "asam"], ...] = METHODS,
+        noise: tuple[float, ...] = of.noise,
+        seeds: int = of.seeds,
+        sweep: bool = False,
+    ) -> None:
+        from experiments.training import runner
+
+        for field in ("dataset", "model", "method", "label_noise", "seed", "rho"):
+            if getattr(run, field) != FIELDS[field].default:
+                flag = field.replace("_", "-")
+                raise ConfigError(f"{field} is each row's own; leave --{flag} out.")
+        # Seed by seed, so that a stopped command has some of every row.
+        for seed, model, level, method in itertools.product(range(seeds), models, noise, methods):
+            row: dict[str, Any] = dict(dataset=of.dataset, model=model, label_noise=level)
+            times = of.sgd_epochs if method == "sgd" else 1
+            row |= dict(seed=seed, method=method, epochs=run.epochs and run.epochs * times)
+            for rho in (None, *(of.sweep.get(method, ()) if sweep else ())):
+                made.append(dataclasses.replace(run, **row, rho=rho))
+        runner.run_all(made, options)
+        _finish(options, f"All {len(made)} runs are finished")
+
+    table.__doc__ = f"""{of.title}: SGD, SAM and ASAM.
+
+    Args:
+      run: What all rows share; a row has its own data, model, method, noise, seed and rho.
+      options: How.
+      models: Networks, by name.
+      methods: Some only.
+      noise: Levels of label noise.
+      seeds: How many seeds.
+      sweep: Also other radii, where the table has some.
+    """
+    return table
+
+
+def figure1(options: Options) -> None:
+    """Figure 1: maximization regions around two points that differ by a rescaling."""
+    from experiments.figures import figure1 as figure
+
+    figure.run(options.workdir)
+
+
+def figure3(options: Options) -> None:
+    """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
+    from experiments.figures import figure3 as figure
+
+    figure.run(options.workdir)
+
+
+def _figure2() -> Callable[..., None]:
+    from experiments.figures import figure2 as figure
+
+    def figure2(
+        options: Options, run: Run = figure.RUN, measuring: figure.Measuring = figure.MEASURING
+    ) -> None:
+        """Figure 2: sharpness and the generalization gap of 180 networks.
+
+        The paper's: --dataset cifar10 --model wrn16_8 --epochs 200 --batch-size 256 --cutout 16
+        --label-noise 0 --images 50000, on an accelerator.
+        """
+        figure.run(figure.plan(run), measuring, options)
+
+    return figure2
+
+
+def _curvature() -> Callable[..., None]:
+    from experiments.figures import curvature as figure
+    from experiments.figures import figure2
+
+    def curvature(options: Options, run: Run = figure2.RUN, images: int = 256) -> None:
+        """Curvature in the paper's coordinates, of the networks of figure2, trained first.
+
+        Args:
+          options: How.
+          run: Which networks.
+          images: Training images that are measured on.
+        """
+        figure.run(figure2.plan(run), figure2.Measuring(images), options)
+
+    return curvature
+
+
+def _figure4() -> Callable[..., None]:
+    from experiments.figures import figure4 as figure
+
+    def figure4(
+        options: Options,
+        run: Run = figure.RUN,
+        rhos: tuple[float, ...] = figure.RHOS,
+        seeds: int = 3,
+    ) -> None:
+        """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
+
+        The paper's: --dataset cifar10 --model wrn16_8 --label-noise 0 --cutout 16 --rhos 0.00005
+        0.0001 0.0002 0.0005 0.001 0.002 0.005 0.01 0.02 0.05 0.1 0.2 0.5 1 2, on an accelerator.
+
+        Args:
+          options: How.
+          run: What all networks share.
+          rhos: Radii.
+          seeds: How many seeds.
+        """
+        figure.run(figure.plan(run, rhos, seeds), options)
+
+    return figure4
+
+
+def report(options: Options, readme: Path | None = None) -> None:
+    """Writes RESULTS.md and its pictures from the result lines in the folder.
+
+    Args:
+      options: the folder.
+      readme: Also put the default job's table into this file.
+    """
+    for problem in _finish(options, "The report is written"):
+        print(f"warning: {problem}", file=sys.stderr)
+    if readme is not None:
+        from experiments.studies import default as job
+
+        job.write_readme(options.workdir, readme)
+        print(f"Wrote the table into {readme}.")
+
+
+def study(
+    name: Annotated[str, tyro.conf.Positional],
+    options: Options,
+    problems: tuple[str, ...] = (),
+    arms: tuple[str, ...] = (),
+    seeds: int | None = None,
+    tuning_seeds: int | None = None,
+) -> None:
+    """Settings tuned on a validation split, finals on the test set, a table, a picture.
+
+    Args:
+      name: fitted, pareto, radius, transformer, parameterization, or another file of
+        experiments/studies.
+      options: how.
+      problems: Some problems only, by name.
+      arms: Some rows only, by name.
+      seeds: Of the final runs.
+      tuning_seeds: That judge each setting.
+    """
+    from experiments.studies import study as studies
+
+    whole = studies.study(name)
+    numbers = dict(seeds=seeds, tuning_seeds=tuning_seeds)
+    whole = dataclasses.replace(whole, **{n: v for n, v in numbers.items() if v is not None})
+    studies.run(whole.only(problems, arms), options, whole)
+    _finish(options, f"The study {name} is finished")
+
+
+COMMANDS: dict[str, tuple[Callable[[], Callable[..., None]], str]] = {
+    "models": (lambda: models, "name and parameter count of each network"),
+    "train": (lambda: train, "one configuration, for one seed or several"),
+    **{name: (lambda name=name: _table(name), table.title) for name, table in TABLES.items()},
+    "figure1": (lambda: figure1, "maximization regions around two points"),
+    "figure2": (_figure2, "sharpness and the generalization gap"),
+    "figure3": (lambda: figure3, "trajectories on a two-parameter loss"),
+    "figure4": (_figure4, "accuracy over rho"),
+    "curvature": (_curvature, "curvature of the networks of figure2"),
+    "report": (lambda: report, "RESULTS.md from the result lines in a folder"),
+    "study": (lambda: study, "study NAME: a comparison with tuned settings"),
+    "benchmark": (lambda: _no_benchmark, "benchmark NAME: what a step costs"),
+}
+
+
+def _no_benchmark(options: Options) -> None:
+    """Measures speed, memory and compilation; `benchmark NAME --help` has each one's options."""
+    del options
+    from experiments.benchmarks import BENCHMARKS
+
+    raise ConfigError(f"which benchmark? The known ones are: {', '.join(BENCHMARKS)}.")
+
+
+def _finish(options: Options, said: str) -> list[str]:
+    """Writes the report and says where; a sentence for each line that could not be read."""
+    from experiments.figures import sections as figures
+    from experiments.reporting import report, sections
+    from experiments.studies import report as studies
+    from experiments.training import result_lines
+
+    workdir = options.workdir
+    if not workdir.is_dir():
+        raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
+    runs, problems = result_lines.read(workdir)
+    path = report.write(
+        workdir,
+        [
+            *studies.sections(workdir),
+            *sections.sections(runs, workdir),
+            *figures.sections(workdir),
+            *_of_benchmarks(workdir),
+        ],
+        problems,
+    )
+    print(f"{said}; the tables are in {path}.")
+    return problems
+
+
+def _of_benchmarks(workdir: Path) -> list[Any]:
+    """The report's parts that benchmarks have lines for."""
+    from experiments.benchmarks import BENCHMARKS
+
+    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
+    return [part for module in modules for part in module.sections(workdir)]
+
+
+def _call(words: list[str]) -> None:
+    """Finds the command, lets tyro read its options and calls it."""
+    config = (tyro.conf.OmitArgPrefixes,)
+    if words[:1] == ["benchmark"] and len(words) > 1 and not words[1].startswith("-"):
+        from experiments.benchmarks import BENCHMARKS
+
+        one_of("benchmark", words[1], BENCHMARKS)
+        kind: Any = BENCHMARKS[words[1]]
+        options = tyro.cli(
+            kind, args=words[2:], prog=f"{PROGRAM} benchmark {words[1]}", config=config
+        )
+        sys.modules[kind.__module__].run(options)
+        return
+    if words and words[0] in COMMANDS:
+        function = COMMANDS[words[0]][0]()
+        tyro.cli(function, args=words[1:], prog=f"{PROGRAM} {words[0]}", config=config)
+        return
+    if words and not words[0].startswith("-"):
+        known = ", ".join(COMMANDS)
+        raise ConfigError(f"unknown command {words[0]!r}; the known ones are: {known}.")
+    listed = "\n".join(f"  {name:12}{said}" for name, (_, said) in COMMANDS.items())
+    text = f"{default.__doc__}\n\ncommands ({PROGRAM} COMMAND --help):\n{listed}"
+    tyro.cli(default, args=words, prog=PROGRAM, description=text, config=config)
+
+
+def main() -> None:
+    """Runs the command line; what is wrong with a call is one line and exit code 2."""
+    from experiments.training.stop import Stopped
+
+    try:
+        _call(sys.argv[1:])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in ("", "asam_jax", "experiments"):
+            raise
+        package = _PACKAGES.get(missing, missing)
+        print(
+            f"error: this command needs {package}, which is not installed; run pip install "
+            f"{package}, or pip install -e '.[experiments]' for all that any command needs.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except Stopped as stopped:
+        print(
+            f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on.",
+            file=sys.stderr,
+        )
+        sys.exit(stopped.exit_code)

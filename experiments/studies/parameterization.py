@@ -1,0 +1,98 @@
+"""`study parameterization`: what a rescaling of the layers does to each method.
+
+w = s * theta leaves the network and SGD's training as they are. Radii are chosen on the network as
+it is and carried over, and chosen anew.
+"""
+
+from typing import Any
+
+from experiments.studies import fitted
+from experiments.studies.study import Arm, Problem, Study
+
+# In 60 epochs SGD fits the wrong labels, too.
+DIGITS = dict(dataset="digits", label_noise=0.4, epochs=60)
+SAM = tuple(round(0.05 * 2 ** (n / 2), 4) for n in range(10))
+ASAM = tuple(round(0.25 * 2 ** (n / 2), 4) for n in range(10))
+EVERY_LEAF = tuple(round(0.5 * 2 ** (n / 2), 4) for n in range(10))
+METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+    "SAM": (dict(method="sam"), SAM),
+    "ASAM": (dict(method="asam"), ASAM),
+    "ASAM, every leaf, eta 0": (dict(method="asam", adapt="all", eta=0.0), EVERY_LEAF),
+}
+
+
+def _problems(name: str, settings: dict[str, Any], tuning, scalings) -> list[Problem]:
+    return [
+        Problem(
+            f"{name}, {scaling}",
+            settings | dict(parameterization=scaling),
+            tuning,
+            origin=None if scaling == "as is" else f"{name}, as is",
+        )
+        for scaling in scalings
+    ]
+
+
+def sgd_differences(rows: Any) -> list[str]:
+    """Whether SGD is the same in every parameterization, which it must be but for rounding."""
+    said = []
+    of_problem = {row.problem.name: row.group for row in rows if row.arm.name == "SGD"}
+    for row in rows:
+        first, second = row.group, of_problem.get(row.problem.origin)
+        if row.arm.name != "SGD" or not first or not second:
+            continue
+        ours = {run["seed"]: run["test_accuracy_final"] for run in first.runs}
+        theirs = {run["seed"]: run["test_accuracy_final"] for run in second.runs}
+        largest = max(abs(ours[s] - theirs[s]) for s in ours if s in theirs)
+        said.append(f"{row.problem.name}: {largest:.2f}")
+    if not said:
+        return []
+    return [
+        "SGD's largest difference from the network as it is, seed by seed, in points: "
+        f"{'; '.join(said)}."
+    ]
+
+
+STUDIES = {
+    "parameterization": Study(
+        name="parameterization",
+        title="The same network with its layers rescaled",
+        question=(
+            "w = s * theta, trained in theta, with SGD's learning rate over s^2 so that SGD in w "
+            "is the same: as is; ntk, s = sqrt(2 / fan in); layer, one layer times 4 and the next "
+            "a quarter; node, every output by its own factor from 1/8 to 8. Radii are chosen on "
+            "the network as it is and carried over, and chosen anew."
+        ),
+        problems=(
+            *_problems(
+                "digits, mlp, 40% noise",
+                DIGITS | dict(model="mlp"),
+                dict(validation=0.25),
+                ("as is", "ntk", "layer", "node"),
+            ),
+            *_problems(
+                "digits, cnn, 40% noise",
+                DIGITS | dict(model="cnn"),
+                dict(validation=0.25),
+                ("as is", "ntk", "layer", "node"),
+            ),
+            *_problems(
+                "cifar10, resnet8, 40% noise",
+                fitted.SETTINGS | dict(label_noise=0.4),
+                fitted.TUNING,
+                ("as is", "ntk", "layer"),
+            ),
+        ),
+        arms=(
+            Arm("SGD", dict(method="sgd")),
+            *(
+                Arm(f"{name}, rho {how}", settings, dict(rho=radii), origin=how == "carried over")
+                for name, (settings, radii) in METHODS.items()
+                for how in ("carried over", "anew")
+            ),
+        ),
+        references=("SGD",),
+        notes=sgd_differences,
+        wide=True,
+    )
+}

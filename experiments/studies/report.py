@@ -1,0 +1,245 @@
+"""What the report says of a study, from its result lines alone: a table, a picture."""
+
+import dataclasses
+import re
+import statistics
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.config.registry import collect
+from experiments.reporting import opening, style
+from experiments.reporting.summaries import Section, commands, measured_on
+from experiments.reporting.tables import (
+    Group,
+    Record,
+    by_platform,
+    format_mean_std,
+    markdown,
+    paired,
+    radius,
+    setting,
+)
+from experiments.studies.study import LEAST_GAIN, Arm, Choices, Problem, Study, choose, matching
+from experiments.training import result_lines
+from experiments.training.variants import VARIANTS, gradients_per_step
+
+FOOTNOTE = (
+    "Final test accuracy, mean ± sample standard deviation over seeds; minus another row: the mean "
+    "difference, seed by seed, with its 95% interval. Settings were chosen on training images that "
+    "were held out, under their true labels, by {tuning} of other seeds for each candidate; the "
+    "test set chose nothing. Cost counts gradients of a whole batch, in those of the first row."
+)
+EDGE = (
+    "(*) The largest or the smallest that was tried: a better one may lie beyond, and the row may "
+    "have less than its due."
+)
+ONE_DRAW = "All seeds share one subset and one draw of the label noise."
+CHEAP = 1.1  # the largest cost of a variant that the opening table calls cheap
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """An arm on a problem: its final runs, its choice, and what it was chosen from."""
+
+    problem: Problem
+    arm: Arm
+    group: Group
+    chosen: dict[str, Any]
+    tried: dict[str, list[Any]]
+    cost: float
+
+    @property
+    def words(self) -> str:
+        """'rho 0.5 (*)', a star where a value is the first or the last of those tried."""
+        said = []
+        for name, value in self.chosen.items():
+            tried = self.tried[name]
+            edge = len(tried) > 1 and value in (min(tried), max(tried))
+            said.append(f"{name} {value:g}{' (*)' * edge}")
+        if not said and self.group["method"] != "sgd":
+            said = [f"rho {radius(self.group)}"]
+        return ", ".join(said) or "-"
+
+
+def sections(workdir: Path) -> list[Section]:
+    """Every study that has final runs below a folder, by kind of device."""
+    made = []
+    for what in collect("experiments.studies", "STUDIES").values():
+        lines = result_lines.read(workdir, what.kind)[0]
+        # A wide table has a row a problem, which was trained on one kind of device or another.
+        parts = {"": lines} if what.wide and lines else by_platform(lines)
+        for platform, found in parts.items():
+            where = "" if len(parts) == 1 else f", {platform.upper()}"
+            made += of_study(what, found, where)
+    return made
+
+
+def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]:
+    """A part for each problem, or one for all where the study is wide."""
+    rows = analyse(what, lines)
+    device = result_lines.platform(lines[0]).upper() if lines else ""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault("" if what.wide else row.problem.name, []).append(row)
+    made = []
+    for name, found in parts.items():
+        title = f"{what.title}{': ' * bool(name)}{name}{where}"
+        table = wide_table(what, found) if what.wide else long_table(what, found)
+        all_runs = [row.group for row in found]
+        tuned = [line for line in lines if line.get("validation")]
+        runs = {line["seed"] for line in tuned}
+        said = FOOTNOTE.format(tuning=f"{len(runs)} run{'s' * (len(runs) != 1)}")
+        body = [what.question, table, said, *[EDGE] * ("(*)" in table)]
+        body += [ONE_DRAW] * any(not group["own_draw"] for group in all_runs)
+        body += what.notes(found) if what.notes else []
+        body += [measured_on(all_runs), commands(all_runs)]
+        picture = "_".join([what.name, *re.findall(r"[\w.]+", name), *re.findall(r"\w+", where)])
+        draw = partial(draw_rows, found, title=name or what.title)
+        outcomes = () if what.wide else tuple(_outcome(found, f"{name}, {device}"))
+        made.append(Section(title, "\n\n".join(body), ((f"{picture}.png", draw),), outcomes))
+    return made
+
+
+def analyse(what: Study, lines: list[Record], choices: Choices | None = None) -> list[Row]:
+    """The rows of a study that have final runs, problem by problem; choices are the lines' own."""
+    choices = choose(what, lines) if choices is None else choices
+    held_out = [line for line in lines if line.get("validation")]
+    final = [line for line in lines if not line.get("validation")]
+    made = []
+    for problem in what.problems:
+        drawn = {a.name: _final(what, problem, a, choices, final) for a in what.arms}
+        own = any(setting(line, "own_draw") for line in drawn.get(what.references[0], []))
+        shortest = min((r["epochs"] for runs in drawn.values() for r in runs), default=1)
+        for arm in what.arms:
+            runs = [line for line in drawn[arm.name] if setting(line, "own_draw") == own]
+            if not runs:
+                continue
+            at = what.problem(problem.origin) if arm.origin and problem.origin else problem
+            judged = matching(what, at, arm, choices, held_out, tuning=True)
+            known = gradients_per_step(runs[0]["method"], setting(runs[0], "variant"))
+            counted = statistics.mean(run.get("gradients_per_step", known) for run in runs)
+            row = Row(
+                problem,
+                arm,
+                Group(tuple(sorted(runs, key=lambda run: run["seed"]))),
+                choices.get((problem.name, arm.name), {}) if arm.grid else {},
+                {name: sorted({line[name] for line in judged}) for name in arm.grid},
+                counted * runs[0]["epochs"] / shortest,
+            )
+            made.append(row)
+    return made
+
+
+def _final(what: Study, problem: Problem, arm: Arm, choices: Choices, lines) -> list[Record]:
+    """The final runs of an arm at its choice."""
+    if arm.base and (problem.name, arm.base) not in choices:
+        return []
+    chosen = choices.get((problem.name, arm.name))
+    if arm.grid and chosen is None:
+        return []
+    found = matching(what, problem, arm, choices, lines, tuning=False)
+    at = chosen if arm.grid and chosen else {}
+    return [line for line in found if all(line[n] == value for n, value in at.items())]
+
+
+def _by_arm(rows: list[Row]) -> dict[str, Row]:
+    return {row.arm.name: row for row in rows}
+
+
+def _share(what: Study, rows: list[Row], row: Row) -> str:
+    """What a row keeps of the gain between two arms; a dash where that is too small."""
+    of = _by_arm(rows)
+    if what.share is None or any(name not in of for name in what.share):
+        return "-"
+    low, high = (statistics.mean(of[name].group.final) for name in what.share)
+    if high - low < LEAST_GAIN:
+        return "-"
+    return f"{(statistics.mean(row.group.final) - low) / (high - low):.2f}"
+
+
+def long_table(what: Study, rows: list[Row]) -> str:
+    """A row for each arm, the cheapest first, and the most accurate among equals."""
+    of = _by_arm(rows)
+    names = [name for name in what.references if name in of]
+    header = ["method", "a step", "cost", "chosen", "fits, %", "test accuracy, %"]
+    header += [f"minus {name}" for name in names]
+    header += [*["gain kept"] * (what.share is not None), "runs"]
+    cells = []
+    for row in sorted(rows, key=lambda r: (r.cost, -statistics.mean(r.group.final))):
+        variant = VARIANTS[row.group["variant"]].text
+        step = "one gradient" if row.group["method"] == "sgd" else variant
+        kept = [_share(what, rows, row)] if what.share else []
+        compared = ["-" if of[n] is row else paired(row.group, of[n].group) for n in names]
+        cost, fits = f"{row.cost:.4g}", f"{statistics.mean(row.group.fit):.1f}"
+        first = [row.arm.name, step, cost, row.words, fits, format_mean_std(row.group.final)]
+        cells.append([*first, *compared, *kept, str(len(row.group.runs))])
+    kept_columns = [i for i in range(len(header)) if len({row[i] for row in cells}) > 1 or i > 2]
+    return markdown(
+        [header[i] for i in kept_columns], [[c[i] for i in kept_columns] for c in cells]
+    )
+
+
+def wide_table(what: Study, rows: list[Row]) -> str:
+    """A row for each problem and a column for each arm, with the difference from the baseline."""
+    problems = list(dict.fromkeys(row.problem.name for row in rows))
+    arms = [arm.name for arm in what.arms if any(row.arm.name == arm.name for row in rows)]
+    shares: dict[str, list[float]] = {name: [] for name in arms}
+    cells = []
+    for problem in problems:
+        found = [row for row in rows if row.problem.name == problem]
+        of = _by_arm(found)
+        line = [problem]
+        for name in arms:
+            if name not in of:
+                line.append("-")
+                continue
+            row, share = of[name], _share(what, found, of[name])
+            first = of.get(what.references[0])
+            words = [format_mean_std(row.group.final)]
+            words += [f"({row.words})"] * (row.words != "-")
+            words += [paired(row.group, first.group)] if first and first is not row else []
+            if share != "-":
+                shares[name].append(float(share))
+                words.append(f"keeps {share}")
+            line.append(" ".join(words))
+        cells.append(line)
+    if what.share:
+        for word, of_all in (("worst share", min), ("mean share", statistics.mean)):
+            cells.append([word, *(f"{of_all(s):.2f}" if s else "-" for s in shares.values())])
+    return markdown(["problem", *(f"{name}, %" for name in arms)], cells)
+
+
+def _outcome(rows: list[Row], problem: str) -> list[opening.Outcome]:
+    """The row of the table that opens the report, where the base optimizer has runs."""
+    of_role = {row.arm.role: row.group for row in rows if row.arm.role}
+    if "base" not in of_role:
+        return []
+    within = [row for row in rows if row.arm.role == "cheap" and row.cost <= CHEAP]
+    best = max(within, key=lambda row: statistics.mean(row.group.final), default=None)
+    cheap = (best.arm.name, best.cost, best.group) if best else None
+    others = {name: of_role.get(name) for name in ("twice", "sam", "asam")}
+    return [opening.Outcome(problem, of_role["base"], **others, cheap=cheap)]
+
+
+def draw_rows(rows: list[Row], path: Path, title: str) -> None:
+    """Mean and standard deviation of every arm, problem by problem, the baseline as a line."""
+    problems = list(dict.fromkeys(row.problem.name for row in rows))
+    tallest = max(sum(row.problem.name == name for row in rows) for name in problems)
+    size = (6.4, len(problems) * (0.7 + 0.24 * tallest))
+    canvas, panels = style.panels(len(problems), 1, size)
+    for panel, name in zip(panels, problems, strict=True):
+        found = [row for row in rows if row.problem.name == name]
+        found = sorted(found, key=lambda row: statistics.mean(row.group.final))
+        for height, row in enumerate(found):
+            spread = np.std(row.group.final, ddof=1) if len(row.group.runs) > 1 else 0.0
+            color = style.COLORS[row.group["method"]]
+            at = statistics.mean(row.group.final)
+            panel.errorbar(at, height, xerr=spread, color=color, marker="o", capsize=2)
+        labels = [f"{row.arm.name} (cost {row.cost:.3g})" for row in found]
+        panel.set_yticks(range(len(found)), labels, fontsize=8)
+        panel.set_title(name if len(problems) > 1 else title)
+    panels[-1].set_xlabel("final test accuracy (%)")
+    style.save(canvas, path)

@@ -1,0 +1,216 @@
+"""The loop that trains: one compiled step with its arrays laid out over the devices of a mesh.
+
+On the CPU the host launches each step: XLA runs a convolution inside scan some 20 to 45 times
+slower there than outside. On an accelerator an epoch is one scan, which spares a launch for every
+step. Over several devices the batch is cut: each draws its part of every batch from its own share
+of the images, so that a process keeps its own devices' images alone, and parameters are
+replicated. The numbers depend on how many devices there are, not on whose processes they are.
+
+A loop trains one seed: several at once would turn convolutions into grouped ones, which are slow.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments.config.errors import ConfigError
+from experiments.config.run import Run
+from experiments.datasets.arrays import filled_up
+from experiments.datasets.source import Dataset
+from experiments.training import cpu, variants
+from experiments.training import step as stepping
+from experiments.training.spec import AXIS, ModelSpec, StepSpec, TrainState, hyper_of, spec_of
+
+EVALUATION_BATCH = 1000
+LOOPS = ("auto", "host", "scan")
+
+
+def resolve(name: str, devices: int = 1) -> str:
+    """'auto' is the host loop on the CPU and on several devices, and scan elsewhere."""
+    if name not in LOOPS:
+        raise ConfigError(f"unknown loop {name!r}; the known ones are: {', '.join(LOOPS)}.")
+    if name == "scan" and devices > 1:
+        raise ConfigError(f"loop='scan' runs on one device, not on {devices}; leave it out.")
+    if name != "auto":
+        return name
+    return "host" if devices > 1 or jax.default_backend() == "cpu" else "scan"
+
+
+class Loop:
+    """Steps of one resolved run on its prepared data; yields often, so that the caller can stop."""
+
+    def __init__(self, run: Run, dataset: Dataset, name: str = "host"):
+        self.name, self.spec, self.mesh = name, spec_of(run, dataset), make_mesh(run.devices)
+        self.seed = np.uint32(run.seed)
+        self.count = len(dataset.train_labels)
+        self.share = self.count // run.devices
+        self.steps_per_epoch = self.spec.steps(self.count)
+        self.numbers = jax.device_get(hyper_of(run, run.epochs * self.steps_per_epoch))
+        self.hyper = replicated(self.mesh, self.numbers)
+        rows = self.share * run.devices
+        self.train = tuple(
+            cut(self.mesh, x[:rows]) for x in (dataset.train_images, dataset.train_labels)
+        )
+        self.test = EvaluationSet(dataset.test_images, dataset.test_labels, self.mesh)
+        self._step, self._order, self._scan, self._profile = _programs(
+            self.mesh, dataset.image_shape
+        )
+
+    def init(self) -> TrainState:
+        """Drawn by every process alike, then laid on the devices."""
+        state = stepping.jitted_init(self.spec.model, self.seed, self.spec.run.optimizer)
+        state = state._replace(memory=variants.init(self.spec, state.params))
+        return replicated(self.mesh, state) if self.mesh.size > 1 else state
+
+    def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
+        """Yields (state, steps taken since the last yield) from step `start` of the epoch on."""
+        order = self.order(epoch)
+        if self.name == "scan":
+            steps = self.steps_per_epoch - start
+            if steps:
+                state = self._scan(self.spec, state, order, *self.train, self.hyper, steps)
+                jax.block_until_ready(state.step)
+                yield state, steps
+            return
+        previous = None
+        for number in range(start, self.steps_per_epoch):
+            spec = self._at(state, epoch * self.steps_per_epoch + number)
+            state, loss = self._step(spec, state, order, *self.train, self.hyper)
+            if previous is not None:
+                previous.block_until_ready()  # the host is one step ahead of the device at most
+            previous = loss
+            yield state, 1
+
+    def order(self, epoch: int) -> jax.Array:
+        """Each device's order of its own images in an epoch, one device after the other."""
+        return self._order(self.spec, self.seed, np.int32(epoch), self.share)
+
+    def _at(self, state: TrainState, step: int) -> StepSpec:
+        """The spec of a step that perturbs, or of one that does not, where there are both.
+
+        Decided here, since a convolution inside a condition is as slow as inside scan.
+        """
+        spec = self.spec.at(step, self.count)
+        perturb = stepping.perturbs(spec, state, step, self.numbers)
+        return spec if perturb is True else dataclasses.replace(spec, perturb=bool(perturb))
+
+    def evaluate(self, state: TrainState) -> tuple[float, float]:
+        """Mean loss and accuracy in percent over the test images."""
+        return self.test.mean(self.spec.model, state.params, state.rest)
+
+    def set_radius(self, rho: float) -> None:
+        """The steps perturb by another radius from now on; nothing compiles anew."""
+        self.hyper = self.hyper | {"rho": jnp.float32(rho)}
+
+    def profile(self, state: TrainState, epoch: int, radii: Sequence[float]) -> Any:
+        """`radius_profile` on the first batch of an epoch; one program for any radii."""
+        at = jnp.asarray(radii, jnp.float32)
+        return self._profile(self.spec, state, self.order(epoch), *self.train, self.hyper, at)
+
+
+class EvaluationSet:
+    """Images and labels on the devices in batches of one size; padding has the label -1."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, mesh: Mesh | None = None):
+        self._mesh = make_mesh(1) if mesh is None else mesh
+        self.count, devices = len(labels), self._mesh.size
+        batches = -(-self.count // EVALUATION_BATCH)
+        size = -(-self.count // (batches * devices)) * devices
+        images, labels = filled_up(images, labels, batches * size)
+        self._batches = [
+            (cut(self._mesh, images[i : i + size]), cut(self._mesh, labels[i : i + size]))
+            for i in range(0, batches * size, size)
+        ]
+
+    def mean(self, spec: ModelSpec, params: Any, rest: Any) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in percent."""
+        evaluate = _evaluation(self._mesh)
+        parts = [evaluate(spec, params, rest, *batch) for batch in self._batches]
+        losses, correct = np.sum(jax.device_get(parts), axis=0)
+        return float(losses) / self.count, 100 * float(correct) / self.count
+
+
+def make_mesh(devices: int) -> Mesh:
+    """A mesh of so many devices, those of every process side by side."""
+    if devices > jax.device_count():
+        raise ConfigError(
+            f"devices={devices} is more than the {jax.device_count()} that JAX sees; on a CPU "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} makes virtual ones."
+        )
+    return Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+
+
+def cut(mesh: Mesh, array: np.ndarray) -> jax.Array:
+    """Equal shares of the rows on the devices; a process reads its own devices' alone."""
+    if mesh.size == 1:
+        return jnp.asarray(array)
+    sharding = NamedSharding(mesh, P(AXIS))
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def replicated(mesh: Mesh, tree: Any) -> Any:
+    """The same arrays on every device."""
+    if mesh.size == 1:
+        return jax.tree.map(jnp.asarray, tree)
+    sharding = NamedSharding(mesh, P())
+
+    def lay(leaf):
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return jax.tree.map(lay, tree)
+
+
+@functools.lru_cache
+def _evaluation(mesh: Mesh):
+    whole = None if mesh.size == 1 else NamedSharding(mesh, P())
+    return jax.jit(stepping.evaluate, static_argnums=0, out_shardings=whole)
+
+
+@functools.lru_cache
+def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
+    """The step, an epoch's order, a scan over an epoch and the radius profile.
+
+    One compilation for each spec; seeds, rho, learning rates and epochs are arguments.
+    """
+    compiled = partial(jax.jit, compiler_options=cpu.compiler_options(image_shape))
+
+    def mapped(function, in_specs, out_specs):
+        if mesh.size == 1:
+            return function
+        return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
+
+    def step(spec, *arguments):
+        specs = (P(), P(AXIS), P(AXIS), P(AXIS), P()), (P(), P())
+        return mapped(partial(stepping.train_step, spec), *specs)(*arguments)
+
+    def order(spec, seed, epoch, share):
+        def own(seed, epoch):
+            return stepping.epoch_order(spec, seed, epoch, share)
+
+        return mapped(own, (P(), P()), P(AXIS))(seed, epoch)
+
+    def scan(spec, state, order, images, labels, hyper, steps):
+        last = spec.at(-1, len(labels))
+        partial_batch = last != spec
+
+        def body(state, _, spec=spec):
+            return stepping.train_step(spec, state, order, images, labels, hyper)
+
+        state, _ = jax.lax.scan(body, state, None, length=steps - partial_batch)
+        return body(state, None, last)[0] if partial_batch else state
+
+    return (
+        compiled(step, static_argnums=0, donate_argnums=1),
+        jax.jit(order, static_argnums=(0, 3)),
+        jax.jit(scan, static_argnums=(0, 6), donate_argnums=1),
+        compiled(stepping.profile, static_argnums=0),
+    )

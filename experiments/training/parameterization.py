@@ -1,0 +1,61 @@
+"""w = s * theta with one factor s a leaf or a node, all fixed before the training.
+
+Training is in theta. SGD's gradient is divided by s^2, its weight decay is not: so SGD in w is the
+same for every s. SAM in theta perturbs within another region of w, which is T_w = s.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+AS_IS = "as is"
+_LAYER = 4.0  # one layer so many times, the next so many times less
+_NODE = 8.0  # from 1 / so much to so much, evenly in the logarithm
+
+
+def factors(name: str, params: Any) -> Any:
+    """s, a number for each leaf (an array along its last axis for "node"); 1 everywhere as is.
+
+    ntk: sqrt(2 / fan in) for kernels. layer: 4 for a layer with a kernel and 1/4 for the next.
+    node: a draw for each output of a layer with a kernel. Layers without one (norms) have 1.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    layers = {path[:-2]: None for path, leaf in paths if leaf.ndim > 1}
+    order = {layer: number for number, layer in enumerate(layers)}
+
+    def factor(path, leaf):
+        number = order.get(path[:-2])
+        if number is None or name == AS_IS:
+            return jnp.ones((), leaf.dtype)
+        if name == "ntk":
+            fan_in = leaf.size // leaf.shape[-1]
+            return jnp.asarray((2 / fan_in) ** 0.5 if leaf.ndim > 1 else 1.0, leaf.dtype)
+        if name == "layer":
+            return jnp.asarray(_LAYER if number % 2 == 0 else 1 / _LAYER, leaf.dtype)
+        drawn = np.random.default_rng(number).uniform(-1, 1, leaf.shape[-1])
+        return jnp.asarray((_NODE**drawn).reshape([1] * (leaf.ndim - 1) + [-1]), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(factor, params)
+
+
+def weights(name: str, theta: Any) -> Any:
+    """W of theta."""
+    if name == AS_IS:
+        return theta
+    return jax.tree.map(lambda t, s: t * s, theta, factors(name, theta))
+
+
+def coordinates(name: str, params: Any) -> Any:
+    """Theta of w."""
+    if name == AS_IS:
+        return params
+    return jax.tree.map(lambda w, s: w / s, params, factors(name, params))
+
+
+def for_sgd(name: str, grads: Any) -> Any:
+    """The gradient in theta over s^2, with which SGD in w is unchanged."""
+    if name == AS_IS:
+        return grads
+    return jax.tree.map(lambda g, s: g / (s * s), grads, factors(name, grads))

@@ -1,0 +1,226 @@
+"""The variants of a sharpness-aware step, by name: what each is, and its gradient.
+
+A new variant is an entry of `VARIANTS`, and a branch of `gradient` where none computes it yet.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import asam_jax
+from experiments.training import reused_direction
+from experiments.training.spec import Hyper, StepSpec, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What a variant does differently from exact ASAM (or SAM)."""
+
+    text: str
+    every: int = 1  # perturbs at every so many steps
+    during: tuple[float, float] = (0.0, 1.0)  # and in this share of the training only
+    reuses_direction: bool = False  # perturbs along the last direction for as long as that is good
+    subset: int = 1  # perturbs along the gradient of 1 / subset of the batch
+    steady: float | None = None  # decay of the average of the first gradients
+    remembers: float | None = None  # decay of the average of last gradients, alone or with a subset
+    contrast: float = 0.0  # how much of the momentum is taken away from the direction
+    momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
+    descent: Callable[..., Any] | None = None  # a rule of asam_jax, with the run's weight
+    friendly: bool = False  # perturbs along the batch's own part of the gradient
+
+    @property
+    def one_gradient(self) -> bool:
+        """Whether a step takes no gradient at w."""
+        return self.momentum != 0 or (self.remembers is not None and self.subset == 1)
+
+    @property
+    def gradients(self) -> float:
+        """Gradients of a whole batch that a step costs, at most."""
+        if self.one_gradient:
+            return 1.0
+        start, end = self.during
+        return 1.0 + (end - start) / (self.subset * self.every)
+
+    def perturbs(self, step, total):
+        """Whether a step, counted from 0, of so many takes a second gradient; may be traced."""
+        if self.every == 1 and self.during == (0.0, 1.0):
+            return True
+        start, end = self.during
+        return (step % self.every == 0) & (start * total <= step) & (step < end * total)
+
+
+EXACT = "exact"
+_EARLY, _LATE = (0.0, 0.25), (0.75, 1.0)
+_LOOK, _GSAM, _WSAM = asam_jax.looksam_descent, asam_jax.gsam_descent, asam_jax.wsam_descent
+VARIANTS = {
+    EXACT: Variant("two gradients"),
+    "every4": Variant("perturbs at every 4th step", every=4),
+    "every16": Variant("perturbs at every 16th step", every=16),
+    "early": Variant("perturbs in the first quarter", during=_EARLY),
+    "late": Variant("perturbs in the last quarter", during=_LATE),
+    "early4": Variant("perturbs at every 4th step of the first quarter", every=4, during=_EARLY),
+    "late4": Variant("perturbs at every 4th step of the last quarter", every=4, during=_LATE),
+    "stale": Variant("along an old direction, anew at a low cosine", reuses_direction=True),
+    "look4": Variant("LookSAM, k = 4", every=4, descent=_LOOK),
+    "look16": Variant("LookSAM, k = 16", every=16, descent=_LOOK),
+    "part4": Variant("along the gradient of 1/4 of the batch", subset=4),
+    "part16": Variant("along the gradient of 1/16 of the batch", subset=16),
+    "part16-steady": Variant("along 1/16 of the batch, averaged", subset=16, steady=0.5),
+    "part16-last": Variant(
+        "along 1/16 of the batch plus the last gradient", subset=16, remembers=0.0
+    ),
+    "part16-last-friendly": Variant(
+        "along 1/16 of the batch plus the last gradient, less the momentum",
+        subset=16,
+        remembers=0.0,
+        contrast=0.1,
+    ),
+    "momentum": Variant("along the momentum", momentum=1),
+    "momentum-ahead": Variant("against the momentum (momentum-SAM)", momentum=-1),
+    "last": Variant("along the last gradient", remembers=0.0),
+    "last-friendly": Variant(
+        "along the last gradient less the momentum", remembers=0.0, contrast=0.1
+    ),
+    "remember": Variant("along an average of the last gradients", remembers=0.7),
+    "gsam": Variant("GSAM", descent=_GSAM),
+    "wsam": Variant("WSAM", descent=_WSAM),
+    "friendly": Variant("Friendly SAM", friendly=True),
+}
+# (params, rest) -> (loss, auxiliary output)
+LossFn = Callable[[Any, Any], tuple[jax.Array, Any]]
+
+
+def gradients_per_step(method: str, variant: str = EXACT) -> float:
+    """Gradients of a whole batch that a step of a method costs."""
+    return 1.0 if method == "sgd" else VARIANTS[variant].gradients
+
+
+def init(spec: StepSpec, params: Any) -> Any:
+    """What a variant remembers from step to step; nothing for most."""
+    variant = VARIANTS[spec.run.variant]
+    if variant.reuses_direction:
+        return reused_direction.init(params)
+    if variant.remembers is not None:
+        return asam_jax.remember(variant.remembers).init(params)
+    if variant.steady is not None:
+        return _steady(variant.steady).init(params)
+    if spec.run.variant == EXACT or variant.one_gradient or variant.subset > 1:
+        return ()
+    return _transformation(spec, variant, 0.0, 0.0).init(params)
+
+
+def gradient(
+    spec: StepSpec,
+    state: TrainState,
+    hyper: Hyper,
+    loss_fn: LossFn,
+    subset_fn: LossFn,
+    perturb: Any = True,
+) -> tuple[tuple[jax.Array, Any], Any, Any]:
+    """((loss, aux), gradient, what is remembered).
+
+    Loss, statistics and accuracy are those of the first, unperturbed pass over the whole batch;
+    variants that have none give those at w + eps. `subset_fn` is the loss of a subset of the
+    batch, and `perturb` says whether this step perturbs, where not all do.
+    """
+    run, variant, rho = spec.run, VARIANTS[spec.run.variant], hyper["rho"]
+    if run.recipe == "script" and run.method != "sgd":
+        return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
+    if run.method == "sgd" or run.variant == EXACT:
+        return *_exact(spec, loss_fn, rho)(state.params, state.rest), state.memory
+    if variant.reuses_direction:
+        return reused_direction.gradient(
+            state.memory,
+            state.params,
+            lambda params: loss_fn(params, state.rest),
+            lambda grads: asam_jax.perturbation(state.params, grads, **_region(spec, rho)),
+            perturb,
+        )
+    if variant.one_gradient or variant.subset > 1:
+        return _at_another_direction(spec, variant, state, rho, loss_fn, subset_fn)
+    result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
+    updates, memory = _transformation(spec, variant, rho, hyper["weight"]).update(
+        grads,
+        state.memory,
+        state.params,
+        grad_fn=lambda params: jax.grad(loss_fn, has_aux=True)(params, state.rest)[0],
+        perturb=perturb,
+    )
+    return result, updates, memory
+
+
+def operator_of(run: Any) -> Any:
+    """The normalization operator that a run names."""
+    if run.normalization == "identity":
+        return asam_jax.identity()
+    adapt = {"not_bias": asam_jax.not_bias, "all": asam_jax.all_leaves}[run.adapt]
+    make = {"elementwise": asam_jax.elementwise, "filterwise": asam_jax.filterwise}
+    return make[run.normalization](run.eta, adapt=adapt)
+
+
+def _region(spec: StepSpec, rho) -> dict[str, Any]:
+    """What eps is confined to, as arguments of asam_jax."""
+    return dict(rho=rho, operator=operator_of(spec.run), p=spec.run.p)
+
+
+def _exact(spec: StepSpec, loss_fn: LossFn, rho: jax.Array) -> Callable[..., Any]:
+    axis = spec.axis_name
+    if spec.run.method == "sgd":
+        return asam_jax.value_and_grad(loss_fn, rho=0.0, has_aux=True, axis_name=axis)
+    return asam_jax.value_and_grad(
+        loss_fn,
+        **_region(spec, rho),
+        has_aux=True,
+        axis_name=axis,
+        perturb_axis_name=axis if spec.run.perturb == "all" else None,
+    )
+
+
+def _with_both_statistics(spec: StepSpec, state: TrainState, rho, loss_fn: LossFn):
+    """As `_exact`, but BatchNorm's statistics move in both passes, as in the authors' script."""
+    (loss, (rest, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params, state.rest
+    )
+    eps = asam_jax.perturbation(state.params, grads, **_region(spec, rho))
+    at = jax.tree.map(jnp.add, state.params, eps)
+    grads, (rest, _) = jax.grad(loss_fn, has_aux=True)(at, rest)
+    return (loss, (rest, correct)), grads
+
+
+def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_fn, subset_fn):
+    """One pass over the whole batch, at w + eps along something cheaper than its gradient at w."""
+    memory: Any = state.memory
+    if variant.subset > 1:
+        direction = jax.grad(subset_fn, has_aux=True)(state.params, state.rest)[0]
+        if variant.steady is not None:
+            direction, memory = _steady(variant.steady).update(direction, memory)
+        if variant.remembers is not None:
+            direction = jax.tree.map(jnp.add, direction, memory.direction)
+        source = (asam_jax.typing.RememberState(direction), state.opt_state)
+    else:
+        source = (memory, state.opt_state)
+    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
+    at = asam_jax.momentum_ascent(state.params, source, **_region(spec, rho), **how)
+    result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
+    if variant.remembers is not None:
+        _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
+    return result, grads, memory
+
+
+def _transformation(spec: StepSpec, variant: Variant, rho, weight):
+    return asam_jax.sharpness_aware(
+        jnp.asarray(rho),
+        operator=operator_of(spec.run),
+        p=spec.run.p,
+        ascent=asam_jax.friendly_ascent() if variant.friendly else None,
+        descent=variant.descent(weight) if variant.descent else None,
+    )
+
+
+def _steady(decay: float) -> optax.GradientTransformation:
+    # eps does not depend on the direction's length, so its bias needs no correction.
+    return optax.ema(decay, debias=False)

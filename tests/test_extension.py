@@ -1,0 +1,137 @@
+"""How many files a new thing touches: each is added here as CONTRIBUTING.md says, and appears."""
+
+import dataclasses
+import sys
+
+import jax
+import pytest
+
+from experiments import cli, datasets, models, studies
+from experiments.config import paper
+from experiments.config.paper import Table
+from experiments.training.variants import VARIANTS, Variant
+from tests.cli import call, lines
+
+SMALL = ["--epochs", "1", "--batch-size", "32", "--subset", "64"]
+DATASET = """
+import numpy as np
+from experiments.datasets.source import Source
+
+def arrays(data_dir):
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(80, 4, 4, 1), dtype=np.uint8)
+    labels = np.arange(80, dtype=np.int32) % 3
+    return images, labels, images[:20], labels[:20]
+
+DEFAULTS = dict(model="mlp", epochs=2, label_smoothing=0.0, augment=False, nesterov=False)
+SOURCES = {"stripes": Source(3, arrays, {"sam": 0.1, "asam": 0.7}, DEFAULTS)}
+"""
+MODEL = """
+import jax
+from flax import nnx
+
+class Linear(nnx.Module):
+    def __init__(self, features, classes, **kw):
+        self.dense = nnx.Linear(features, classes, **kw)
+
+    def __call__(self, images):
+        return self.dense(images.reshape(images.shape[0], -1))
+
+def build(name, *, num_classes, in_features, image_shape, rngs, dtype):
+    height, width, channels = image_shape
+    return Linear(height * width * channels, num_classes, rngs=rngs, dtype=dtype)
+
+MODELS = {"linear": (build, 1)}
+"""
+STUDY = """
+from experiments.studies.study import Arm, Problem, Study
+
+SHARED = dict(dataset="digits", model="mlp", subset=64, batch_size=32, epochs=1)
+STUDIES = {"tiny": Study(
+    "tiny", "A tiny study", "Why?",
+    (Problem("digits", SHARED, dict(validation=0.5)),),
+    (Arm("SGD", dict(method="sgd")), Arm("SAM", dict(method="sam"), dict(rho=(0.1, 0.2)))),
+    ("SGD",), seeds=2, tuning_seeds=1,
+)}
+"""
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch):
+    """Puts one new file into a package, for this test."""
+
+    def add(package, name, text):
+        folder = tmp_path / package.__name__.rsplit(".", 1)[-1]
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(text)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+
+    yield add
+    for name in ("datasets.stripes", "models.linear", "studies.tiny"):
+        sys.modules.pop(f"experiments.{name}", None)
+
+
+def reported(workdir):
+    assert call("report", "--workdir", workdir).returncode == 0
+    return (workdir / "RESULTS.md").read_text()
+
+
+def test_a_data_set_is_one_file(added, tmp_path):
+    added(datasets, "stripes", DATASET)
+    done = call("train", "--dataset", "stripes", "--batch-size", "32", "--workdir", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(tmp_path / "w")
+    assert (line["rho"], line["model"], line["epochs"]) == (0.7, "mlp", 2)
+    assert "## Runs on stripes" in reported(tmp_path / "w")
+
+
+def test_a_network_is_one_file(added, tmp_path):
+    added(models, "linear", MODEL)
+    assert "linear" in call("models").stdout
+    done = call("train", "--model", "linear", *SMALL, "--workdir", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    assert "| linear |" in reported(tmp_path / "w")
+
+
+def test_a_study_is_one_file(added, tmp_path):
+    added(studies, "tiny", STUDY)
+    done = call("study", "tiny", "--workdir", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    assert "## A tiny study: digits" in reported(tmp_path / "w")
+
+
+def test_a_variant_is_an_entry_of_one_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(VARIANTS, "every2", Variant("perturbs at every other step", every=2))
+    done = call("train", "--model", "mlp", "--variant", "every2", *SMALL, "--workdir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    call("train", "--model", "mlp", *SMALL, "--workdir", tmp_path)
+    assert "every2" in reported(tmp_path)
+
+
+def test_a_table_is_an_entry_of_one_file(tmp_path, monkeypatch):
+    table = Table("Table 9: small", "digits", ("mlp",), (0.0,), 1)
+    monkeypatch.setitem(paper.TABLES, "table9", table)
+    command = (lambda: cli._table("table9"), table.title)
+    monkeypatch.setitem(cli.COMMANDS, "table9", command)  # as the dict is made from TABLES
+    done = call("table9", *SMALL, "--workdir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(lines(tmp_path)) == 3 and "## Table 9: small" in reported(tmp_path)
+
+
+def test_a_field_reaches_line_id_and_table_from_one_file():
+    """A field of `Run` is all that the command line, the line, the id and the tables know of it;
+    the step that reads it is the second file."""
+    from experiments.config.run import FIELDS, LATER, NUMBERS, Run
+    from experiments.reporting.tables import _SHARED
+    from experiments.training.spec import hyper_of
+    from tests.runs import made
+
+    assert {"seed", "data_seed"} == set(FIELDS) - set(_SHARED)
+    run = made()
+    assert set(run.as_json()) == {field.name for field in dataclasses.fields(Run)}
+    assert set(hyper_of(run, 10)) == {*NUMBERS, "total_steps"}
+    assert {"parameterization", "data_seed"} <= set(LATER)
+    assert jax.tree.structure(hyper_of(run, 10)) == jax.tree.structure(hyper_of(made(lr=1.0), 10))
+    usage = call("train", "--help").stdout
+    for name in FIELDS:
+        assert f"--{name.replace('_', '-')}" in usage

@@ -1,0 +1,120 @@
+"""The report: tables beside the paper's numbers, what differs, the appendix."""
+
+import pytest
+
+from experiments.config import paper
+from experiments.reporting import precision, report, sections
+from experiments.reporting.opening import Outcome, table
+from experiments.reporting.summaries import Section
+from experiments.reporting.tables import Group, format_mean_std, groups, runs_table
+from experiments.training import result_lines
+from tests.runs import made
+from tests.test_studies import line
+
+
+def runs(accuracies, fit=100.0, changed=0.0, platform="cpu", **values):
+    """A line for each accuracy, seed by seed."""
+    device = dict(platform=platform, kind=platform, processors=2)
+    more = dict(device=device, labels_changed=changed, train_images=values.get("subset", 50_000))
+    made_of = [made(seed=seed, **values) for seed in range(len(accuracies))]
+    records = [line(run, a, fit, **more) for run, a in zip(made_of, accuracies, strict=True)]
+    return [record | dict(run_id=record_id(record)) for record in records]
+
+
+def record_id(record):
+    return f"{record['dataset']}{record['method']}{record['rho']}{record['seed']}{record['epochs']}"
+
+
+def test_the_papers_tables_stand_in_order_beside_our_runs(tmp_path):
+    lines = [
+        *runs([93.0, 94.0], dataset="cifar10", model="resnet20", method="asam"),
+        *runs([90.5], dataset="cifar10", model="resnet32", method="sam", label_noise=0.4),
+        *runs([70.0], dataset="cifar100", model="resnet20", method="sgd", epochs=10),
+    ]
+    made_of = sections.sections(lines, tmp_path)
+    assert [part.title for part in made_of] == [
+        paper.TABLES[name].title for name in ("table1", "table2", "table3")
+    ]
+    assert "93.50 ± 0.71" in made_of[0].body and "93.82 ± 0.17" in made_of[0].body
+    assert "10 (reduced)" in made_of[1].body and "69.76 ± 0.44" in made_of[1].body
+    assert "90.62 ± 0.18" in made_of[2].body
+
+
+@pytest.mark.parametrize(
+    "values", [dict(lr=0.2), dict(dtype="bfloat16"), dict(parameterization="layer"), dict(eta=0.0)]
+)
+def test_what_rows_differ_in_has_a_column(values):
+    """So that no two rows look alike, whatever field came last."""
+    found = groups([*runs([90.0]), *runs([91.0], **values)])
+    header, _, *rows = runs_table(found).splitlines()
+    ((name, value),) = values.items()
+    assert name.replace("_", " ") in header and len(rows) == 2
+    assert any(f" {value} " in row for row in rows)
+    assert name.replace("_", " ") not in runs_table(found[:1]).splitlines()[0]
+
+
+def test_kinds_of_devices_are_never_mixed(tmp_path):
+    lines = [*runs([90.0]), *runs([92.0], platform="gpu")]
+    first, second = sections.sections(lines, tmp_path)
+    assert "90.00" in first.body and "92.00" not in first.body
+    assert second.title == f"{first.title}, GPU" and "92.00" in second.body
+
+
+def test_rows_that_did_not_fit_stand_in_the_appendix(tmp_path):
+    values = dict(dataset="cifar10", model="resnet8", subset=10_000, cutout=16)
+    lines = [
+        *runs([60.0], fit=70.0, method="sgd", epochs=60, **values),
+        *runs([55.0], fit=60.0, method="asam", epochs=30, **values),
+    ]
+    (low,) = sections.sections(lines, tmp_path)
+    assert low.appendix and "70.0 to 70.0%" in low.body
+    assert "SGD 60, ASAM 30" in low.body and "cutout 16" in low.body
+    report.write(tmp_path, [Section("Front", "body"), low], ["a.jsonl:3: broken"])
+    front, back = ((tmp_path / name).read_text() for name in ("RESULTS.md", "APPENDIX.md"))
+    assert "## Front" in front and "60.00" not in front and "a.jsonl:3: broken" in front
+    assert "60.00" in back and "Nothing should rest on these rows" in back
+    fitted = runs([60.0], fit=100.0, method="sgd", epochs=60, **values)
+    assert not any(part.appendix for part in sections.sections(fitted, tmp_path))
+
+
+def test_the_table_that_opens_the_report():
+    base, sam, asam = (
+        Group(tuple(runs(values, fit=fit, method=method, label_noise=0.4, changed=0.36)))
+        for values, fit, method in (
+            ([80.0, 82.0], 99.5, "sgd"),
+            ([90.0, 91.0], 70.0, "sam"),
+            ([92.0, 92.0], 70.0, "asam"),
+        )
+    )
+    cheap = ("last", 1.0, asam)
+    row = table([Outcome("digits", base, sam=sam, asam=asam, cheap=cheap)]).splitlines()[2]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:4] == ["yes (99.5%)", "81.00 ± 1.41", "-"]
+    assert cells[4:6] == ["90.50 ± 0.71 (0.05)", "92.00 ± 0.00 (0.5)"]
+    assert cells[6].startswith("+1.50 [") and cells[7] == "92.00 ± 0.00: last, 1 (0.5)"
+
+
+@pytest.mark.parametrize(
+    ("platform", "values", "words"),
+    [
+        ("cpu", {}, "float32"),
+        ("gpu", {}, "float32 (products and convolutions in TF32)"),
+        ("gpu", {"precision": "highest"}, "float32"),
+        ("tpu", {"precision": "highest"}, "float32 (products and convolutions in six passes"),
+        ("gpu", {"dtype": "bfloat16"}, "bfloat16"),
+        ("gpu", {"precision": "BF16_BF16_F32"}, "float32 (products by BF16_BF16_F32)"),
+    ],
+)
+def test_the_arithmetic_is_said_as_the_device_has_it(platform, values, words):
+    record = {"dtype": "float32", "device": {"platform": platform}} | values
+    assert precision.in_words(record).startswith(words)
+
+
+def test_mean_and_sample_standard_deviation():
+    assert format_mean_std([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
+    assert format_mean_std([92.5]) == "92.50"
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    path = report.write(tmp_path, [], [])
+    assert "Nothing yet" in path.read_text() and result_lines.read(tmp_path) == ([], [])
