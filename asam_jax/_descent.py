@@ -53,8 +53,7 @@ def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
 
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
         kept, other, sign = (new, grads, -1) if minimize_fp else (grads, new, 1)
-        unit = _tree.norm_and_unit(kept, axes)[1]
-        return _tree.plus(kept, sign * jnp.asarray(alpha), _tree.orthogonal(other, unit, axes))
+        return _tree.plus(kept, sign * jnp.asarray(alpha), _tree.orthogonal(other, kept, axes))
 
     return _stateless(combine)
 
@@ -79,9 +78,8 @@ def stable_descent() -> Descent:
     """
 
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
-        length, _ = _tree.norm_and_unit(grads, axes)
-        _, unit = _tree.norm_and_unit(new, axes)
-        return jax.tree.map(lambda u, g: (length.astype(u.dtype) * u).astype(g.dtype), unit, new)
+        ratio = _tree.root_and_inverse(grads, axes)[0] * _tree.root_and_inverse(new, axes)[1]
+        return jax.tree.map(lambda v, g: v.astype(g.dtype), _tree.twice(ratio, new), new)
 
     return _stateless(combine)
 
@@ -153,13 +151,11 @@ def looksam_descent(weight: Scalar) -> Descent:
     _checks.number("weight", weight, 0.0)
 
     def perturbed(grads: PyTree, new: PyTree, state: PyTree, axes: Axes) -> tuple[PyTree, PyTree]:
-        unit = _tree.norm_and_unit(grads, axes)[1]
-        reused = _tree.orthogonal(new, unit, axes)
+        reused = _tree.orthogonal(new, grads, axes)
         return new, jax.tree.map(lambda v, old: v.astype(old.dtype), reused, state)
 
     def unperturbed(grads: PyTree, state: PyTree, axes: Axes) -> PyTree:
-        length, _ = _tree.norm_and_unit(grads, axes)
-        _, unit = _tree.norm_and_unit(state, axes)
-        return _tree.plus(grads, jnp.asarray(weight).astype(length.dtype) * length, unit)
+        ratio = _tree.root_and_inverse(grads, axes)[0] * _tree.root_and_inverse(state, axes)[1]
+        return _tree.plus(grads, jnp.asarray(weight), _tree.twice(ratio, state))
 
     return Descent(optax.tree.zeros_like, perturbed, unperturbed)

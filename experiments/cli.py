@@ -132,8 +132,7 @@ def _figure2() -> Callable[..., None]:
     ) -> None:
         """Figure 2: sharpness and the generalization gap of 180 networks.
 
-        The paper's: --dataset cifar10 --model wrn16_8 --epochs 200 --batch-size 256 --cutout 16
-        --label-noise 0 --images 50000, on an accelerator.
+        The paper's: --dataset cifar10 --images 50000, on an accelerator.
         """
         figure.run(figure.plan(run), measuring, options)
 
@@ -163,18 +162,17 @@ def _figure4() -> Callable[..., None]:
     def figure4(
         options: Options,
         run: Run = figure.RUN,
-        rhos: tuple[float, ...] = figure.RHOS,
+        rhos: tuple[float, ...] = (),
         seeds: int = 3,
     ) -> None:
         """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
 
-        The paper's: --dataset cifar10 --model wrn16_8 --label-noise 0 --cutout 16 --rhos 0.00005
-        0.0001 0.0002 0.0005 0.001 0.002 0.005 0.01 0.02 0.05 0.1 0.2 0.5 1 2, on an accelerator.
+        The paper's: --dataset cifar10, on an accelerator.
 
         Args:
           options: How.
           run: What all networks share.
-          rhos: Radii.
+          rhos: Radii; else those of the data set.
           seeds: How many seeds.
         """
         figure.run(figure.plan(run, rhos, seeds), options)

@@ -86,7 +86,7 @@ def test_it_trains_where_only_what_trains_is_installed(absent, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("words", "package"), [((), "pandas"), (("train", "--model", "mlp"), "scikit-learn")]
+    ("words", "package"), [((), "matplotlib"), (("train", "--model", "mlp"), "scikit-learn")]
 )
 def test_a_command_that_needs_more_says_what(absent, tmp_path, words, package):
     done = bare(absent, *words, "--workdir", tmp_path)

@@ -1,5 +1,6 @@
 """Figures 2 and 4: measured right, drawn from lines alone, stopped and gone on with."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 import asam_jax
-from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.figures import figure2, figure2_measures, figure2_statistics, figure4
 from experiments.training import result_lines, runner, weights
@@ -175,9 +175,14 @@ def test_weights_come_back_as_they_were(tmp_path):
 
 
 def test_figure4_has_every_radius_in_each_region():
-    shared = Run(dataset="cifar10", model="wrn16_8", cutout=16)
-    configs = [resolve(run) for run in figure4.plan(shared, (0.1, 0.2), seeds=2)]
-    assert len(configs) == 2 * (1 + 3 * 2) and {c.cutout for c in configs} == {16}
+    shared = dataclasses.replace(figure4.RUN, dataset="cifar10")
+    configs = [resolve(run) for run in figure4.plan(shared, (), seeds=1)]
+    assert len(configs) == 1 + 3 * 15 and {c.cutout for c in configs} == {16}
+    radii = sorted({c.rho for c in configs if c.method == "asam"})
+    assert radii[:3] == [0.00005, 0.0001, 0.0002] and radii[-3:] == [0.5, 1.0, 2.0]
+    shared = dataclasses.replace(figure2.RUN, dataset="cifar10", label_noise=0.2)
+    (first, *_) = figure2.plan(shared)
+    assert (first.model, first.epochs, first.label_noise) == ("wrn16_8", 200, 0.2)
     assert {(c.normalization, c.p) for c in configs if c.method == "asam"} == {
         ("elementwise", 2.0),
         ("elementwise", math.inf),

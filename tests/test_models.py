@@ -9,7 +9,6 @@ from flax import nnx
 
 from experiments import models
 from experiments.config.errors import ConfigError
-from experiments.config.model_names import MODEL_FILES
 from experiments.models.layers import BatchNorm, conv
 
 COUNTS = {
@@ -47,7 +46,7 @@ def test_a_hundred_classes_add_ninety_rows_to_the_head():
     assert models.parameter_count("resnet20", 100) == COUNTS["resnet20"] + 90 * 65
 
 
-@pytest.mark.parametrize("name", list(MODEL_FILES))
+@pytest.mark.parametrize("name", models.names())
 def test_every_network_gives_logits(name):
     def forward(images):
         return create(name)(images)
@@ -135,7 +134,7 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("lenet", 32, "unknown model 'lenet'; the known ones are: mlp, cnn"),
+        ("lenet", 32, "unknown model 'lenet'; the known ones are: densenet121"),
         ("vgg19_bn", 8, "model 'vgg19_bn' needs images of at least"),
     ],
 )

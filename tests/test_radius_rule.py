@@ -29,11 +29,18 @@ def test_each_rule_solves_for_its_own_quantity():
     # L rises by rho + rho^2 where its linearisation rises by rho, from L(w) = 2.
     radii = jnp.linspace(0.02, 2.0, 100)
     profile = asam_jax.RadiusProfile(radii + radii**2, radii, jnp.float32(1), jnp.float32(2))
-    nothing = asam_jax.RadiusProfile(*(jnp.nan * x for x in profile))
     for name, target in (("rise", 0.75), ("relative", 0.375), ("linear", 0.5), ("departure", 1.5)):
         np.testing.assert_allclose(RULES[name](profile, radii, target), 0.5, atol=1e-3)
-        stays = RULES[name](nothing, radii, target)
-        assert float(stays) == float(radii[radius_rule.AROUND.index(1.0)])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_where_the_loss_overflows_the_radius_stays(rule):
+    class Overflown:
+        def profile(self, state, epoch, radii):
+            nothing = jnp.full(len(radii), jnp.nan)
+            return asam_jax.RadiusProfile(nothing, nothing, *[jnp.float32(jnp.nan)] * 2)
+
+    assert radius_rule.chosen(ruled(rule, 1.5), Overflown(), None, 0, 0.7) == 0.7
 
 
 def test_the_loss_rises_by_the_target_at_the_chosen_radius():

@@ -29,12 +29,14 @@ WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 # What differs on the digits: fewer steps, so a stronger decay; noise, without which there is no
 # gap worth plotting; and larger radii, too.
 RUN = Run(method="sgd", epochs=100, batch_size=64, label_noise=0.4)
+PAPER = dict(model="wrn16_8", epochs=200, batch_size=256, label_noise=0.0, cutout=16)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def plan(shared: Run) -> list[Run]:
     """A run of each weight decay."""
-    times = 10 if shared.dataset == "digits" else 1
+    times = 10 if shared.dataset == RUN.dataset else 1
+    shared = figure_lines.for_data(shared, RUN, PAPER)
     decays = [round(times * decay, 6) for decay in WEIGHT_DECAYS]
     return [resolve(dataclasses.replace(shared, weight_decay=decay)) for decay in decays]
 

@@ -20,9 +20,9 @@ from experiments.reporting.tables import Group, format_mean_std, groups
 from experiments.training import result_lines, runner
 
 KIND, PICTURE = "figure4", "figure4.png"
-RHOS = (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
-# What a network is trained like unless the command says otherwise.
-RUN = Run(label_noise=0.4)
+RUN, RHOS = Run(label_noise=0.4), (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
+PAPER = dict(model="wrn16_8", label_noise=0.0, cutout=16)
+PAPER_RHOS = (5e-5, *(round(d * 10.0**p, 5) for p in range(-4, 0) for d in (1, 2, 5)), 1.0, 2.0)
 # (normalization, p) -> name, colour, marker.
 REGIONS = {
     ("elementwise", "inf"): ("element-wise, $p = \\infty$", "#e69f00", "s"),
@@ -33,6 +33,8 @@ REGIONS = {
 
 def plan(shared: Run, rhos: tuple[float, ...], seeds: int) -> list[Run]:
     """SGD, and ASAM at every rho in each region, seed by seed."""
+    rhos = rhos or (RHOS if shared.dataset == RUN.dataset else PAPER_RHOS)
+    shared = figure_lines.for_data(shared, RUN, PAPER)
     rows = [dict(method="sgd")]
     rows += [
         dict(method="asam", rho=rho, p=float(p), normalization=name)

@@ -1,14 +1,24 @@
 """The result lines of a figure: a file of their own in the workdir, stamped with their origin."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments.config.run import Run
 from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
 from experiments.training.runner import workdir_lock
 
 Record = dict[str, Any]
+
+
+def for_data(shared: Run, usual: Run, paper: dict[str, Any]) -> Run:
+    """The run with the paper's values where its data are not the usual and nothing was said."""
+    if shared.dataset == usual.dataset:
+        return shared
+    unsaid = [name for name in paper if getattr(shared, name) == getattr(usual, name)]
+    return dataclasses.replace(shared, **{name: paper[name] for name in unsaid})
 
 
 def stamped(kind: str, record: Record) -> Record:

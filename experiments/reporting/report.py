@@ -8,7 +8,7 @@ from experiments.reporting.summaries import Section
 NOTHING = Section("Nothing yet", "No result lines were found here.")
 MADE = (
     "Made by `python -m experiments report` from the result lines (`*.jsonl`) beside this file; "
-    "nothing in it is typed by hand."
+    "nothing in it is typed by hand. A command is that of the version which made its lines."
 )
 APPENDIX = (
     "Runs that were made and are kept, and what is wrong with them. Nothing in the documentation "

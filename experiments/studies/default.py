@@ -101,6 +101,7 @@ def draw(rows: list[Row], path: Path) -> None:
             label=label,
         )
     axes.set_xticks(range(len(cells)), [name.replace(", every", ",\nevery") for name in cells])
+    axes.set_ylim(0, 105)
     axes.set_ylabel("final test accuracy (%)")
     axes.set_title("digits, 40% label noise: full colour as it is, pale rescaled", fontsize=10)
     style.save(canvas, path)
@@ -120,6 +121,6 @@ def write_readme(workdir: Path, readme: Path) -> None:
             f"workdir {str(workdir)!r} holds {held} of the default job's {wanted} runs; finish "
             "them first: python -m experiments --workdir ..."
         )
-    made = f"{table(rows)}\n\n{FOOTNOTE}\n\n{measured_on([row.group for row in rows])}"
+    made = f"{table(rows)}\n\n{FOOTNOTE} {measured_on([row.group for row in rows])}"
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
     readme.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")

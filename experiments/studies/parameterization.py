@@ -11,7 +11,7 @@ from experiments.studies.study import Arm, Problem, Study
 
 # In 60 epochs SGD fits the wrong labels, too.
 DIGITS = dict(dataset="digits", label_noise=0.4, epochs=60)
-SAM = tuple(round(0.05 * 2 ** (n / 2), 4) for n in range(10))
+SAM = tuple(round(0.05 * 2 ** (n / 2), 4) for n in range(12))
 ASAM = tuple(round(0.25 * 2 ** (n / 2), 4) for n in range(10))
 EVERY_LEAF = tuple(round(0.5 * 2 ** (n / 2), 4) for n in range(10))
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {

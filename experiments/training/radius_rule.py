@@ -32,34 +32,30 @@ def chosen(run: Run, loop: Any, state: Any, epoch: int, rho: float) -> float:
     """The radius for the epochs to come."""
     radii = [rho * factor for factor in AROUND]
     profile = loop.profile(state, epoch, radii)
+    if not (jnp.isfinite(profile.loss) & jnp.isfinite(profile.slope)):
+        return rho  # one overflow changes nothing
     return float(RULES[run.radius_rule](profile, jnp.asarray(radii), run.target))
-
-
-def _present(radii):
-    """What stays where the profile says nothing."""
-    return radii[AROUND.index(1.0)]
 
 
 def _rise(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target, in its own units."""
-    return asam_jax.radius_at(profile, radii, target, default=_present(radii))
+    return asam_jax.radius_at(profile, radii, target, default=radii[AROUND.index(1.0)])
 
 
 def _relative(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by that share of itself."""
-    return asam_jax.radius_at(profile, radii, target * profile.loss, default=_present(radii))
+    return asam_jax.radius_at(profile, radii, target * profile.loss, default=radii[AROUND.index(1.0)])
 
 
 def _linear(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss's linearisation rises by the target: rho = target / ||T_w g||_q."""
-    rho = jnp.clip(target / profile.slope, radii[0], radii[-1])
-    return jnp.where(jnp.isfinite(rho), rho, _present(radii))
+    return jnp.clip(target / profile.slope, radii[0], radii[-1])
 
 
 def _departure(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target times what its linearisation does."""
     excess = profile._replace(rise=profile.rise / profile.linear - 1)
-    return asam_jax.radius_at(excess, radii, target - 1, default=_present(radii))
+    return asam_jax.radius_at(excess, radii, target - 1, default=radii[AROUND.index(1.0)])
 
 
 RULES = {"rise": _rise, "relative": _relative, "linear": _linear, "departure": _departure}

@@ -105,7 +105,7 @@ def profile(
     loss_fn = _loss_fn(spec, hyper)
     with precision(spec.model):
         return asam_jax.radius_profile(
-            lambda params, batch: loss_fn(*batch, params, state.rest)[0],
+            lambda params, batch: loss_fn(batch[0], batch[1], params, state.rest)[0],
             operator=variants.operator_of(spec.run),
             p=spec.run.p,
         )(state.params, (images_BxHxWxC, labels_B), radii)

@@ -1,0 +1,113 @@
+"""How every benchmark of speed times, and what each of its lines says of where it comes from."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from experiments.reporting.precision import in_words
+from experiments.training import provenance, result_lines
+
+Record = dict[str, Any]
+
+
+class Program:
+    """Compiled calls that, one after the other, make so many training steps on their own state.
+
+    The state is donated, so that a step holds one copy of it, as in training.
+    """
+
+    def __init__(self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int, options: Any):
+        self.state, self.makes = jax.tree.map(jax.numpy.array, state), makes
+        jitted = {call: jax.jit(call, donate_argnums=0) for call in dict.fromkeys(calls)}
+        compiled = {call: f.lower(state).compile(options) for call, f in jitted.items()}
+        self.calls = [compiled[call] for call in calls]
+
+    def __call__(self) -> float:
+        """Takes the steps, waits for them and returns the seconds of one."""
+        started = time.perf_counter()
+        for call in self.calls:
+            self.state = call(self.state)
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - started) / self.makes
+
+    @property
+    def flops(self) -> float:
+        """Of one training step, as XLA counts them."""
+        return sum((call.cost_analysis() or {}).get("flops", 0.0) for call in self.calls) / (
+            self.makes
+        )
+
+    @property
+    def temporary_bytes(self) -> int:
+        return max(call.memory_analysis().temp_size_in_bytes for call in self.calls)
+
+
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
+    """The function, waited for, with its seconds as the result."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        return time.perf_counter() - started
+
+    return run
+
+
+def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in every round: what disturbs the machine hits all of them alike.
+
+    Each runs twice and counts once. After another's step the memory is cut for other buffers, and
+    the caches hold other arrays; a training step follows its own kind. Each round begins elsewhere.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    names = list(runs)
+    for number in tqdm(range(rounds), desc="measuring", leave=False):
+        first = number * len(names) // rounds
+        for name in names[first:] + names[:first]:
+            runs[name]()
+            seconds[name].append(runs[name]())
+    return seconds
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median over rounds of the ratio within a round, which slow drifts do not touch."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def origin(**more: Any) -> Record:
+    """Where a line comes from: the command, versions, the device."""
+    shared = dict(command=provenance.command(), device=provenance.device())
+    return shared | dict(versions=provenance.versions()) | more
+
+
+def store(workdir: Path, records: list[Record], *names: Any) -> None:
+    """Writes the lines of one measurement, named by what was measured."""
+    where = result_lines.platform(records[0])
+    words = [records[0]["kind"], *map(str, names), *([] if where == "cpu" else [where])]
+    result_lines.replace(workdir, records, f"{'_'.join(words)}.jsonl")
+    print(f"Result lines: {workdir / '_'.join(words)}.jsonl")
+
+
+def measured_on(record: Record) -> str:
+    """'Intel(R) Xeon(R) (2 processors), JAX 0.10.2'."""
+    device = record["device"]
+    return f"{device['kind']} ({device['processors']} processors), JAX {record['versions']['jax']}"
+
+
+def grouped(workdir: Path, kind: str, *names: str) -> dict[str, list[Record]]:
+    """The stored lines of a kind by what was measured, 'resnet20, batch 128, float32'."""
+    found: dict[str, list[Record]] = {}
+    for record in result_lines.read_kind(workdir, kind):
+        words = [str(record[name]) for name in names]
+        words += [f"batch {record['batch_size']}", in_words(record)]
+        if result_lines.platform(record) != "cpu":
+            words.append(record["device"]["kind"])
+        found.setdefault(", ".join(words), []).append(record)
+    return found
