@@ -61,7 +61,9 @@ def test_every_name_that_a_page_uses_exists():
 
 
 def test_means_and_deviations_are_those_of_the_results():
+    made = r"<!-- digits table: begin.*digits table: end -->"  # see test_readme.py
     for page, text in TEXTS.items():
+        text = re.sub(made, "", text, flags=re.DOTALL)
         for number in re.findall(r"\d+\.\d+ ± \d+\.\d+", text):
             assert number in RESULTS, (page.name, number)
 
