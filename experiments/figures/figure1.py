@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse, Rectangle
 
 import asam_jax
+from experiments.config.options import Options
 from experiments.figures import figure_lines, two_parameter_loss
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
@@ -54,8 +55,9 @@ def measure() -> list[Record]:
     return found
 
 
-def run(workdir: Path) -> None:
-    """Measures, writes the lines, draws."""
+def run(options: Options) -> None:
+    """Figure 1: maximization regions around two points that differ by a rescaling."""
+    workdir = options.workdir
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print(_sentences(found))

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 
 import asam_jax
 from experiments.config import paper
+from experiments.config.options import Options
 from experiments.figures import figure_lines, two_parameter_loss
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
@@ -73,8 +74,9 @@ def measure(lr: float = LR, steps: int = STEPS) -> list[Record]:
     return found
 
 
-def run(workdir: Path) -> None:
-    """Computes the trajectories, writes the lines, draws."""
+def run(options: Options) -> None:
+    """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
+    workdir = options.workdir
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print("\n".join(_sentence(line) for line in found))
