@@ -78,8 +78,7 @@ def _table(name: str) -> Callable[..., None]:
 
         for field in ("dataset", "model", "method", "label_noise", "seed", "rho"):
             if getattr(run, field) != FIELDS[field].default:
-                flag = field.replace("_", "-")
-                raise ConfigError(f"{field} is each row's own; leave --{flag} out.")
+                raise ConfigError(f"{field} is each row's own and no option of a table.")
         made = []
         # Seed by seed, so that a stopped command has some of every row.
         for seed, model, level, method in itertools.product(range(seeds), models, noise, methods):
@@ -140,12 +139,13 @@ def study(
       seeds: Of the final runs.
       tuning_seeds: That judge each setting.
     """
+    from experiments.studies import engine
     from experiments.studies import study as studies
 
     whole = studies.study(name)
     numbers = dict(seeds=seeds, tuning_seeds=tuning_seeds)
     whole = dataclasses.replace(whole, **{n: v for n, v in numbers.items() if v is not None})
-    studies.run(whole.only(problems, arms), options, whole)
+    engine.run(whole.only(problems, arms), options, whole)
     _finish(options, f"The study {name} is finished")
 
 
@@ -175,6 +175,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
 
 def _finish(options: Options, said: str) -> list[str]:
     """Writes the report and says where; a sentence for each line that could not be read."""
+    from experiments.benchmarks import BENCHMARKS
     from experiments.figures import sections as figures
     from experiments.reporting import report, sections
     from experiments.studies import report as studies
@@ -184,26 +185,19 @@ def _finish(options: Options, said: str) -> list[str]:
     if not workdir.is_dir():
         raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
     runs, problems = result_lines.read(workdir)
+    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
     path = report.write(
         workdir,
         [
             *studies.sections(workdir),
             *sections.sections(runs, workdir),
             *figures.sections(workdir),
-            *_of_benchmarks(workdir),
+            *(part for module in modules for part in module.sections(workdir)),
         ],
         problems,
     )
     print(f"{said}; the tables are in {path}.")
     return problems
-
-
-def _of_benchmarks(workdir: Path) -> list[Any]:
-    """The report's parts that benchmarks have lines for."""
-    from experiments.benchmarks import BENCHMARKS
-
-    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
-    return [part for module in modules for part in module.sections(workdir)]
 
 
 def _call(words: list[str]) -> None:
@@ -246,15 +240,11 @@ def main() -> None:
         if missing in ("", "asam_jax", "experiments"):
             raise
         package = _PACKAGES.get(missing, missing)
-        print(
-            f"error: this command needs {package}, which is not installed; run pip install "
-            f"{package}, or pip install -e '.[experiments]' for all that any command needs.",
-            file=sys.stderr,
-        )
+        said = f"error: this command needs {package}, which is not installed; run pip install "
+        said += f"{package}, or pip install -e '.[experiments]' for all that any command needs."
+        print(said, file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
-        print(
-            f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on.",
-            file=sys.stderr,
-        )
+        said = f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on."
+        print(said, file=sys.stderr)
         sys.exit(stopped.exit_code)
