@@ -83,7 +83,7 @@ def momentum_ascent(
     Args:
       params: w, the parameters that update changes.
       opt_state: the optimizer's state, through wrappers and `optax.partition`; of nnx.Optimizer,
-        its opt_state and nnx.state(model, nnx.Param), both by nnx.pure. The direction is that of
+        its opt_state and nnx.state(model, nnx.Param), both by nnx.as_pure. The direction is that of
         `remember` if the chain has it, else the trace of `optax.trace` (`optax.sgd`), else the
         first moment `mu` of `optax.adam` and others; 0 for a parameter of which nothing is kept.
       rho: see `perturbation`.
