@@ -5,6 +5,7 @@ tyro turns into flags. Commands load what they need when they run.
 """
 
 import dataclasses
+import importlib
 import itertools
 import sys
 from collections.abc import Callable
@@ -19,20 +20,13 @@ from experiments.config.paper import METHODS, TABLES
 from experiments.config.run import FIELDS, Run, one_of
 
 PROGRAM = "python -m experiments"
+ABOUT = """Reproduces the ASAM paper's tables and figures.
+
+Without a command: SGD, SAM and ASAM on the digits images of scikit-learn with 40% label noise,
+each at the radius that a validation split chose, on a network as it is and on the same network
+with its layers rescaled; five seeds, a table and a picture, in under two minutes on two cores."""
 # What pip calls a module that has another name than its package.
 _PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow"}
-
-
-def default(options: Options) -> None:
-    """Reproduces the ASAM paper's tables and figures.
-
-    Without a command: SGD, SAM and ASAM on the digits images of scikit-learn with 40% label noise,
-    each at the radius that a validation split chose, on a network as it is and on the same network
-    with its layers rescaled; five seeds, a table and a picture, in under two minutes on two cores.
-    """
-    from experiments.studies import default as job
-
-    job.run(options)
 
 
 def models(options: Options) -> None:
@@ -69,7 +63,7 @@ def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> N
 
 
 def _table(name: str) -> Callable[..., None]:
-    of, made = TABLES[name], []
+    of = TABLES[name]
 
     def table(
         run: Run,
@@ -84,8 +78,8 @@ def _table(name: str) -> Callable[..., None]:
 
         for field in ("dataset", "model", "method", "label_noise", "seed", "rho"):
             if getattr(run, field) != FIELDS[field].default:
-                flag = field.replace("_", "-")
-                raise ConfigError(f"{field} is each row's own; leave --{flag} out.")
+                raise ConfigError(f"{field} is each row's own and no option of a table.")
+        made = []
         # Seed by seed, so that a stopped command has some of every row.
         for seed, model, level, method in itertools.product(range(seeds), models, noise, methods):
             row: dict[str, Any] = dict(dataset=of.dataset, model=model, label_noise=level)
@@ -108,76 +102,6 @@ def _table(name: str) -> Callable[..., None]:
       sweep: Also other radii, where the table has some.
     """
     return table
-
-
-def figure1(options: Options) -> None:
-    """Figure 1: maximization regions around two points that differ by a rescaling."""
-    from experiments.figures import figure1 as figure
-
-    figure.run(options.workdir)
-
-
-def figure3(options: Options) -> None:
-    """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
-    from experiments.figures import figure3 as figure
-
-    figure.run(options.workdir)
-
-
-def _figure2() -> Callable[..., None]:
-    from experiments.figures import figure2 as figure
-
-    def figure2(
-        options: Options, run: Run = figure.RUN, measuring: figure.Measuring = figure.MEASURING
-    ) -> None:
-        """Figure 2: sharpness and the generalization gap of 180 networks.
-
-        The paper's: --dataset cifar10 --images 50000, on an accelerator.
-        """
-        figure.run(figure.plan(run), measuring, options)
-
-    return figure2
-
-
-def _curvature() -> Callable[..., None]:
-    from experiments.figures import curvature as figure
-    from experiments.figures import figure2
-
-    def curvature(options: Options, run: Run = figure2.RUN, images: int = 256) -> None:
-        """Curvature in the paper's coordinates, of the networks of figure2, trained first.
-
-        Args:
-          options: How.
-          run: Which networks.
-          images: Training images that are measured on.
-        """
-        figure.run(figure2.plan(run), figure2.Measuring(images), options)
-
-    return curvature
-
-
-def _figure4() -> Callable[..., None]:
-    from experiments.figures import figure4 as figure
-
-    def figure4(
-        options: Options,
-        run: Run = figure.RUN,
-        rhos: tuple[float, ...] = (),
-        seeds: int = 3,
-    ) -> None:
-        """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
-
-        The paper's: --dataset cifar10, on an accelerator.
-
-        Args:
-          options: How.
-          run: What all networks share.
-          rhos: Radii; else those of the data set.
-          seeds: How many seeds.
-        """
-        figure.run(figure.plan(run, rhos, seeds), options)
-
-    return figure4
 
 
 def report(options: Options, readme: Path | None = None) -> None:
@@ -215,31 +139,17 @@ def study(
       seeds: Of the final runs.
       tuning_seeds: That judge each setting.
     """
+    from experiments.studies import engine
     from experiments.studies import study as studies
 
     whole = studies.study(name)
     numbers = dict(seeds=seeds, tuning_seeds=tuning_seeds)
     whole = dataclasses.replace(whole, **{n: v for n, v in numbers.items() if v is not None})
-    studies.run(whole.only(problems, arms), options, whole)
+    engine.run(whole.only(problems, arms), options, whole)
     _finish(options, f"The study {name} is finished")
 
 
-COMMANDS: dict[str, tuple[Callable[[], Callable[..., None]], str]] = {
-    "models": (lambda: models, "name and parameter count of each network"),
-    "train": (lambda: train, "one configuration, for one seed or several"),
-    **{name: (lambda name=name: _table(name), table.title) for name, table in TABLES.items()},
-    "figure1": (lambda: figure1, "maximization regions around two points"),
-    "figure2": (_figure2, "sharpness and the generalization gap"),
-    "figure3": (lambda: figure3, "trajectories on a two-parameter loss"),
-    "figure4": (_figure4, "accuracy over rho"),
-    "curvature": (_curvature, "curvature of the networks of figure2"),
-    "report": (lambda: report, "RESULTS.md from the result lines in a folder"),
-    "study": (lambda: study, "study NAME: a comparison with tuned settings"),
-    "benchmark": (lambda: _no_benchmark, "benchmark NAME: what a step costs"),
-}
-
-
-def _no_benchmark(options: Options) -> None:
+def benchmark(options: Options) -> None:
     """Measures speed, memory and compilation; `benchmark NAME --help` has each one's options."""
     del options
     from experiments.benchmarks import BENCHMARKS
@@ -247,8 +157,25 @@ def _no_benchmark(options: Options) -> None:
     raise ConfigError(f"which benchmark? The known ones are: {', '.join(BENCHMARKS)}.")
 
 
+# What each does, and the function that does it: here, or MODULE:NAME where that loads much.
+COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
+    "models": ("name and parameter count of each network", models),
+    "train": ("one configuration, for one seed or several", train),
+    **{name: (table.title, _table(name)) for name, table in TABLES.items()},
+    "figure1": ("maximization regions around two points", "figures.figure1:run"),
+    "figure2": ("sharpness and the generalization gap", "figures.figure2:run"),
+    "figure3": ("trajectories on a two-parameter loss", "figures.figure3:run"),
+    "figure4": ("accuracy over rho", "figures.figure4:run"),
+    "curvature": ("curvature of the networks of figure2", "figures.curvature:run"),
+    "report": ("RESULTS.md from the result lines in a folder", report),
+    "study": ("study NAME: a comparison with tuned settings", study),
+    "benchmark": ("benchmark NAME: what a step costs", benchmark),
+}
+
+
 def _finish(options: Options, said: str) -> list[str]:
     """Writes the report and says where; a sentence for each line that could not be read."""
+    from experiments.benchmarks import BENCHMARKS
     from experiments.figures import sections as figures
     from experiments.reporting import report, sections
     from experiments.studies import report as studies
@@ -258,26 +185,19 @@ def _finish(options: Options, said: str) -> list[str]:
     if not workdir.is_dir():
         raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
     runs, problems = result_lines.read(workdir)
+    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
     path = report.write(
         workdir,
         [
             *studies.sections(workdir),
             *sections.sections(runs, workdir),
             *figures.sections(workdir),
-            *_of_benchmarks(workdir),
+            *(part for module in modules for part in module.sections(workdir)),
         ],
         problems,
     )
     print(f"{said}; the tables are in {path}.")
     return problems
-
-
-def _of_benchmarks(workdir: Path) -> list[Any]:
-    """The report's parts that benchmarks have lines for."""
-    from experiments.benchmarks import BENCHMARKS
-
-    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
-    return [part for module in modules for part in module.sections(workdir)]
 
 
 def _call(words: list[str]) -> None:
@@ -288,21 +208,22 @@ def _call(words: list[str]) -> None:
 
         one_of("benchmark", words[1], BENCHMARKS)
         kind: Any = BENCHMARKS[words[1]]
-        options = tyro.cli(
-            kind, args=words[2:], prog=f"{PROGRAM} benchmark {words[1]}", config=config
-        )
+        program = f"{PROGRAM} benchmark {words[1]}"
+        options = tyro.cli(kind, args=words[2:], prog=program, config=config)
         sys.modules[kind.__module__].run(options)
         return
-    if words and words[0] in COMMANDS:
-        function = COMMANDS[words[0]][0]()
-        tyro.cli(function, args=words[1:], prog=f"{PROGRAM} {words[0]}", config=config)
-        return
+    program, text, target = PROGRAM, None, "studies.default:run"
     if words and not words[0].startswith("-"):
-        known = ", ".join(COMMANDS)
-        raise ConfigError(f"unknown command {words[0]!r}; the known ones are: {known}.")
-    listed = "\n".join(f"  {name:12}{said}" for name, (_, said) in COMMANDS.items())
-    text = f"{default.__doc__}\n\ncommands ({PROGRAM} COMMAND --help):\n{listed}"
-    tyro.cli(default, args=words, prog=PROGRAM, description=text, config=config)
+        one_of("command", words[0], COMMANDS)
+        program, target = f"{PROGRAM} {words[0]}", COMMANDS[words[0]][1]
+        words = words[1:]
+    else:
+        listed = "\n".join(f"  {name:12}{said}" for name, (said, _) in COMMANDS.items())
+        text = f"{ABOUT}\n\ncommands ({PROGRAM} COMMAND --help):\n{listed}"
+    if isinstance(target, str):
+        module, name = target.split(":")
+        target = getattr(importlib.import_module(f"experiments.{module}"), name)
+    tyro.cli(target, args=words, prog=program, description=text, config=config)
 
 
 def main() -> None:
@@ -319,15 +240,11 @@ def main() -> None:
         if missing in ("", "asam_jax", "experiments"):
             raise
         package = _PACKAGES.get(missing, missing)
-        print(
-            f"error: this command needs {package}, which is not installed; run pip install "
-            f"{package}, or pip install -e '.[experiments]' for all that any command needs.",
-            file=sys.stderr,
-        )
+        said = f"error: this command needs {package}, which is not installed; run pip install "
+        said += f"{package}, or pip install -e '.[experiments]' for all that any command needs."
+        print(said, file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
-        print(
-            f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on.",
-            file=sys.stderr,
-        )
+        said = f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on."
+        print(said, file=sys.stderr)
         sys.exit(stopped.exit_code)

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from experiments.training import allocator
-
 CODE = """
 import os, sys
 from experiments.training import allocator
@@ -46,10 +44,3 @@ def test_the_users_own_setting_stands():
         "started",
         "glibc.malloc.hugetlb=0 ['--rho', '0.5 or so'] 1",
     ]
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch):
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("restarted"))
-    allocator.restart_with_huge_pages()

@@ -57,26 +57,3 @@ def test_small_images_and_an_xla_without_the_options_get_its_defaults(monkeypatc
     assert cpu.compiler_options(CIFAR) == cpu._PRESET
     monkeypatch.setattr(cpu, "_PRESET", {"xla_cpu_of_some_other_version": 1})
     assert cpu.compiler_options(CIFAR) is None
-
-
-def test_activations_are_not_computed_again_for_each_gradient_of_a_kernel():
-    """No copy into another layout reads the convolution of an earlier block."""
-    rng = np.random.default_rng(0)
-    kernels = jnp.asarray(rng.normal(size=(4, 3, 3, 16, 16)), jnp.float32)
-    images = jnp.asarray(rng.normal(size=(16, 32, 32, 16)), jnp.float32)
-
-    def loss(kernels):
-        x = images
-        for kernel in kernels:
-            numbers = ("NHWC", "HWIO", "NHWC")
-            y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-            x = jax.nn.relu(x + y)
-        return jnp.mean(x)
-
-    def deepest(options):
-        """The most convolutions' results that one fused copy reads."""
-        text = jax.jit(jax.grad(loss), compiler_options=options).lower(kernels).compile().as_text()
-        copies = re.findall(r"%transpose_copy_fusion\S* = \S+ fusion\((.*?)\), kind", text)
-        return max(len(re.findall(r"%conv", arguments)) for arguments in copies)
-
-    assert deepest(cpu.compiler_options(CIFAR)) <= 1 < deepest(cpu._LIBRARY)

@@ -111,7 +111,7 @@ def test_a_variant_is_an_entry_of_one_file(tmp_path, monkeypatch):
 def test_a_table_is_an_entry_of_one_file(tmp_path, monkeypatch):
     table = Table("Table 9: small", "digits", ("mlp",), (0.0,), 1)
     monkeypatch.setitem(paper.TABLES, "table9", table)
-    command = (lambda: cli._table("table9"), table.title)
+    command = (table.title, cli._table("table9"))
     monkeypatch.setitem(cli.COMMANDS, "table9", command)  # as the dict is made from TABLES
     done = call("table9", *SMALL, "--workdir", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import pytest
 from experiments.config.errors import ConfigError
 from experiments.config.registry import collect
 from experiments.reporting.tables import Group, paired
-from experiments.studies import default, parameterization, report, study
+from experiments.studies import default, engine, parameterization, report
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training import result_lines
 from tests.cli import call
@@ -61,31 +61,31 @@ def tuned(run):
 
 
 def test_settings_are_chosen_on_held_out_images_by_other_seeds():
-    runs = study.tuning(ASKED, {})
+    runs = engine.tuning(ASKED, {})
     assert {run.validation for run in runs} == {0.5} and {run.seed for run in runs} == {3, 4}
     assert all(run.data_seed == run.seed for run in runs)
     # SAM's three and ASAM's two radii on each problem; what is carried over is judged once.
     assert len(runs) == 2 * (2 * (3 + 2) + 2)
-    choices = study.choose(ASKED, lines_of(runs, tuned))
+    choices = engine.choose(ASKED, lines_of(runs, tuned))
     assert choices["one", "SAM"] == choices["two", "SAM"] == {"rho": 0.2}
     assert choices["two", "ASAM"] == {"rho": 1.0}
     assert choices["two", "ASAM, carried"] == choices["one", "ASAM"] == {"rho": 0.5}
-    final = study.finals(ASKED, choices)
+    final = engine.finals(ASKED, choices)
     assert {run.validation for run in final} == {0.0} and {run.seed for run in final} == {0, 1, 2}
     assert all(run.data_seed == run.seed for run in final)  # subset and noise of its own
     assert {run.rho for run in final if run.method == "sam"} == {0.2}
     with pytest.raises(ConfigError, match="no runs have judged 'SAM' on 'one' yet"):
-        study.finals(ASKED, {})
+        engine.finals(ASKED, {})
 
 
 def test_ties_go_to_the_first_and_fitting_comes_first():
     arms = (Arm("SGD", dict(method="sgd"), dict(lr=(0.1, 0.2, 0.4)), fits=True),)
     one = dataclasses.replace(ASKED, problems=ASKED.problems[:1], arms=arms)
-    runs = study.tuning(one, {})
+    runs = engine.tuning(one, {})
     equal = [line(run, 80.0, fit=100.0) for run in runs]
-    assert study.choose(one, equal)["one", "SGD"] == {"lr": 0.1}
+    assert engine.choose(one, equal)["one", "SGD"] == {"lr": 0.1}
     better = [line(r, 80 + 10 * r.lr, fit=100.0 if r.lr < 0.3 else 50.0) for r in runs]
-    assert study.choose(one, better)["one", "SGD"] == {"lr": 0.2}
+    assert engine.choose(one, better)["one", "SGD"] == {"lr": 0.2}
 
 
 def test_an_arm_takes_over_the_choice_of_another():
@@ -96,9 +96,9 @@ def test_an_arm_takes_over_the_choice_of_another():
     )
     what = dataclasses.replace(ASKED, arms=arms)
     choices = {("one", "SGD"): {"lr": 0.2}, ("two", "SGD"): {"lr": 0.2}}
-    runs = [run for run in study.tuning(what, choices) if run.method == "sam"]
+    runs = [run for run in engine.tuning(what, choices) if run.method == "sam"]
     assert {run.lr for run in runs} == {0.2}
-    final = study.finals(what, choices | {(p, "SAM"): {"rho": 0.1} for p in ("one", "two")})
+    final = engine.finals(what, choices | {(p, "SAM"): {"rho": 0.1} for p in ("one", "two")})
     assert {run.lr for run in final} == {0.2} and {run.epochs for run in final} == {2, 4}
 
 
@@ -129,14 +129,14 @@ def test_a_joint_choice_keeps_most_where_it_keeps_least():
             run.target, noisy
         ]
 
-    choices = study.choose(what, lines_of(study.tuning(what, {}), accuracy))
+    choices = engine.choose(what, lines_of(engine.tuning(what, {}), accuracy))
     assert choices["one", "rule"] == choices["two", "rule"] == {"target": 0.2}  # 0.9 and 1
 
 
 def all_lines(edge=False):
-    judged = lines_of(study.tuning(ASKED, {}), (lambda r: 70.0 + 10 * r.rho) if edge else tuned)
-    choices = study.choose(ASKED, judged)
-    return judged + lines_of(study.finals(ASKED, choices), lambda r: 70.0 + 10 * r.rho + r.seed)
+    judged = lines_of(engine.tuning(ASKED, {}), (lambda r: 70.0 + 10 * r.rho) if edge else tuned)
+    choices = engine.choose(ASKED, judged)
+    return judged + lines_of(engine.finals(ASKED, choices), lambda r: 70.0 + 10 * r.rho + r.seed)
 
 
 def test_the_tables_mark_edges_and_pair_seeds(tmp_path):
@@ -165,7 +165,7 @@ def test_the_wide_table_has_a_row_a_problem():
 def test_lines_with_a_draw_of_their_own_come_before_older_ones():
     older = [
         line(dataclasses.replace(run, data_seed=None), 10.0)
-        for run in study.finals(
+        for run in engine.finals(
             ASKED,
             {
                 (problem.name, arm.name): {"rho": arm.grid["rho"][0]}
@@ -177,7 +177,7 @@ def test_lines_with_a_draw_of_their_own_come_before_older_ones():
     ]
     judged = [
         line(dataclasses.replace(run, data_seed=None), tuned(run))
-        for run in study.tuning(ASKED, {})
+        for run in engine.tuning(ASKED, {})
     ]
     (section, _) = report.of_study(ASKED, [*judged, *older])
     assert "All seeds share one subset" in section.body and "10.00 ± 0.00" in section.body
@@ -209,9 +209,9 @@ def test_every_study_can_be_planned(name):
     what = STUDIES[name]
     first = {arm.name: {key: values[0] for key, values in arm.grid.items()} for arm in what.arms}
     choices = {(p.name, arm.name): first[arm.name] for p in what.problems for arm in what.arms}
-    runs = study.tuning(what, choices)
+    runs = engine.tuning(what, choices)
     assert runs and all(run.validation for run in runs)
-    final = study.finals(what, choices)
+    final = engine.finals(what, choices)
     assert len({run.run_id("") for run in final}) > what.seeds * len(what.problems)
     assert {run.seed for run in final}.isdisjoint(run.seed for run in runs)
 
@@ -237,14 +237,14 @@ def test_a_study_runs_from_the_command_line(tmp_path, monkeypatch):
 
 def test_the_default_jobs_radii_are_those_that_its_study_chose():
     what = STUDIES["parameterization"]
-    choices = study.choose(what, result_lines.read(EVIDENCE, what.kind)[0])
+    choices = engine.choose(what, result_lines.read(EVIDENCE, what.kind)[0])
     for name, rho in default.CHOSEN.items():
         assert choices[default.AS_IS, f"{name}, rho carried over"] == {"rho": rho}
 
 
 def test_the_default_job_trains_each_method_on_both_networks():
     what, choices = default.job()
-    runs = study.finals(what, choices)
+    runs = engine.finals(what, choices)
     assert len(runs) == 2 * 4 * 5
     assert {run.parameterization for run in runs} == {"as is", "layer"}
     rows = report.analyse(what, lines_of(runs, lambda run: 80.0 + run.seed), choices)
@@ -253,7 +253,7 @@ def test_the_default_job_trains_each_method_on_both_networks():
 
 def test_the_default_jobs_table_is_put_into_a_readme(tmp_path):
     what, choices = default.job()
-    records = lines_of(study.finals(what, choices), lambda run: 80.0 + run.seed)
+    records = lines_of(engine.finals(what, choices), lambda run: 80.0 + run.seed)
     records = [record | dict(run_id=str(n)) for n, record in enumerate(records)]
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{default.BEGIN}\nold\n{default.END}\nafter\n")

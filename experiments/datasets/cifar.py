@@ -63,21 +63,16 @@ def _root(data_dir: Path | None) -> Path:
 
 def _prepared(folder: Path) -> Path | None:
     """The newest version that is prepared, as array_record, under a data set's folder."""
-    versions = []
-    for info in folder.glob("*.*.*/dataset_info.json"):
-        version = info.parent.name.split(".")
-        if all(part.isdecimal() for part in version):
-            versions.append((tuple(map(int, version)), info.parent))
-    for _, version in sorted(versions, reverse=True):
-        if (
-            json.loads((version / "dataset_info.json").read_text()).get("fileFormat")
-            == "array_record"
-        ):
-            return version
-    if versions:
+    found = [info.parent for info in folder.glob("*.*.*/dataset_info.json")]
+    found = [path for path in found if path.name.replace(".", "").isdecimal()]
+    for path in sorted(found, key=lambda path: [*map(int, path.name.split("."))], reverse=True):
+        info = json.loads((path / "dataset_info.json").read_text())
+        if info.get("fileFormat") == "array_record":
+            return path
+    if found:
         raise ConfigError(
-            f"the copy in {str(versions[-1][1])!r} is not in the array_record format, and others "
-            "need TensorFlow to be read; give another --data-dir, and one is prepared there."
+            f"the copy in {str(found[0])!r} is not in the array_record format, and others need "
+            "TensorFlow to be read; give another --data-dir, and one is prepared there."
         )
     return None
 
@@ -216,9 +211,9 @@ def _load(cache: Path) -> Arrays | None:
 
 def _store(cache: Path, decoded: Arrays) -> None:
     """Writes the arrays, all or none; a cache that cannot be written costs time and no result."""
+    new = cache.with_suffix(f".{os.getpid()}.new")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        new = cache.with_suffix(f".{os.getpid()}.new")
         with new.open("wb") as file:
             np.savez(file, **dict(zip(NAMES, decoded, strict=True)))
         new.replace(cache)

@@ -41,24 +41,10 @@ def generalization_bound_terms(
     `bound_without_constant` is no bound by itself, and for networks with more parameters than
     examples it is far above 1 in any case; the terms serve comparisons.
 
-    Args:
-      loss: L_S(w), the mean training loss.
-      sharpness: the adaptive sharpness at w, as `asam_jax.sharpness` gives it with p = 2 on the
-        whole training set. The theorem asks for the maximum, which an ascent bounds from below,
-        and for an operator with T_w >= eta everywhere, such as `filterwise(eta)`.
-      norm: ||w||_2, over all parameters: `optax.tree.norm(params)`.
-      k: number of parameters, at least 1.
-      n: number of training examples, at least 2.
-      rho: radius of the region, above 0.
-      eta: what the operator adds to T_w, above 0.
-      delta: the probability with which the bound may fail, between 0 and 1.
-
-    Returns:
-      max_loss = loss + sharpness, the first term; norm_term and confidence_term, what is under the
-      square root; complexity, that root without the O(1); bound_without_constant, the sum; sigma.
-
-    Raises:
-      ValueError: if a number is outside its range.
+    loss is L_S(w), the mean training loss; sharpness the adaptive one at w for p = 2 on the whole
+    training set, which an ascent bounds from below, with an operator whose T_w >= eta everywhere,
+    such as `filterwise(eta)`; norm is ||w||_2; k counts parameters, n training examples; delta is
+    the probability with which the bound may fail. A number outside its range is a ValueError.
 
     References:
       Kwon et al., ASAM, 2021, Theorems 2 and 3, Appendix A.

@@ -30,15 +30,22 @@ MEASURES = {
 }
 
 
-def run(configs: list[Run], measuring: figure2.Measuring, options: Options) -> None:
-    """Figure 2 first, as far as its lines and weights are not there; then the curvatures."""
-    figure2.run(configs, measuring, options)
+def run(options: Options, shared: Run = figure2.RUN, images: int = 256) -> None:
+    """Curvature in the paper's coordinates, of the networks of figure2, trained first.
+
+    Args:
+      options: How.
+      shared: Which networks.
+      images: Training images that are measured on.
+    """
+    configs = figure2.plan(shared)
+    figure2.run(options, shared, figure2.Measuring(images))
     with workdir_lock(options.workdir):
-        _measure(configs, measuring.images, options)
+        _measure(configs, images, options)
     fingerprint = arrays.load(configs[0].dataset, options.data_dir).fingerprint
     ours = {one.run_id(fingerprint) for one in configs}
     lines = result_lines.read_kind(options.workdir, KIND)
-    lines = [x for x in lines if x["run_id"] in ours and x["images"] == measuring.images]
+    lines = [x for x in lines if x["run_id"] in ours and x["images"] == images]
     sharpness = result_lines.read_kind(options.workdir, figure2.KIND)
     print(sentences(lines, sharpness))
     print(f"Result lines: {options.workdir / result_lines.name_of(KIND)}.")

@@ -7,15 +7,16 @@ the loss differs between them, in the cuboid and the ellipsoid of adaptive sharp
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Rectangle
 
 import asam_jax
+from experiments.config.options import Options
 from experiments.figures import figure_lines, two_parameter_loss
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
@@ -24,58 +25,39 @@ from experiments.training import result_lines
 
 KIND, PICTURE = "figure1", "figure1.png"
 POINTS = {"w": (1.0, 1.0), "w'": (3.0, 1 / 3)}
-RHO = 0.5
-STEPS, SEED = 50, 0
+RHO, STEPS, SEED = 0.5, 50, 0
 # With eta = 0: the regions of Definition 2, without what is added to T_w for stability.
+ADAPTIVE = asam_jax.elementwise(eta=0.0)
+# Name -> operator, p, title.
 REGIONS = {
-    "sphere": (asam_jax.identity(), 2.0),
-    "cuboid": (asam_jax.elementwise(eta=0.0), math.inf),
-    "ellipsoid": (asam_jax.elementwise(eta=0.0), 2.0),
+    "sphere": (asam_jax.identity(), 2.0, "(a) sphere, $\\|\\epsilon\\|_2 \\leq \\rho$"),
+    "cuboid": (ADAPTIVE, math.inf, "(b) cuboid, $\\|T_w^{-1}\\epsilon\\|_\\infty \\leq \\rho$"),
+    "ellipsoid": (ADAPTIVE, 2.0, "(c) ellipsoid, $\\|T_w^{-1}\\epsilon\\|_2 \\leq \\rho$"),
 }
-TITLES = {
-    "sphere": "(a) sphere, $\\|\\epsilon\\|_2 \\leq \\rho$",
-    "cuboid": "(b) cuboid, $\\|T_w^{-1}\\epsilon\\|_\\infty \\leq \\rho$",
-    "ellipsoid": "(c) ellipsoid, $\\|T_w^{-1}\\epsilon\\|_2 \\leq \\rho$",
-}
-MARKERS = {"w": "o", "w'": "^"}
+MARKERS = {"w": ("o", "$w = (1, 1)$"), "w'": ("^", "$w' = (3, 1/3)$")}
 SAME, LARGEST = "#009e73", "#cc79a7"
 
 
 def measure() -> list[Record]:
     """The maximizer in each region around each point, by `asam_jax.maximizer`."""
     found = []
-    for region, (operator, p) in REGIONS.items():
+    for region, (operator, p, _) in REGIONS.items():
+        how: dict[str, Any] = dict(operator=operator, p=p, steps=STEPS, key=jax.random.key(SEED))
+        maximize = asam_jax.maximizer(two_parameter_loss.loss, rho=RHO, **how)
         for name, point in POINTS.items():
             w = jnp.asarray(point, jnp.float32)
-            eps, rise = asam_jax.maximizer(
-                two_parameter_loss.loss,
-                rho=RHO,
-                operator=operator,
-                p=p,
-                steps=STEPS,
-                key=jax.random.key(SEED),
-            )(w, ())
-            found.append(
-                {
-                    "region": region,
-                    "point": name,
-                    "w": list(point),
-                    "rho": RHO,
-                    "eta": 0.0,
-                    "p": "inf" if math.isinf(p) else p,
-                    "half_widths": (RHO * jnp.broadcast_to(operator(w), w.shape)).tolist(),
-                    "eps": eps.tolist(),
-                    "loss": float(two_parameter_loss.loss(w)),
-                    "maximum": float(two_parameter_loss.loss(w) + rise),
-                    "steps": STEPS,
-                    "seed": SEED,
-                }
-            )
+            eps, rise = maximize(w, ())
+            line = {"region": region, "point": name, "w": list(point), "rho": RHO, "eta": 0.0}
+            line |= {"p": "inf" if math.isinf(p) else p, "steps": STEPS, "seed": SEED}
+            line["half_widths"] = (RHO * jnp.broadcast_to(operator(w), w.shape)).tolist()
+            line |= {"eps": eps.tolist(), "loss": float(two_parameter_loss.loss(w))}
+            found.append(line | {"maximum": float(two_parameter_loss.loss(w) + rise)})
     return found
 
 
-def run(workdir: Path) -> None:
-    """Measures, writes the lines, draws."""
+def run(options: Options) -> None:
+    """Figure 1: maximization regions around two points that differ by a rescaling."""
+    workdir = options.workdir
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print(_sentences(found))
@@ -85,57 +67,42 @@ def run(workdir: Path) -> None:
 def draw(found: list[Record], path: Path) -> None:
     """The three regions, one below the other, at one scale."""
     canvas, panels = style.panels(len(REGIONS), 1, (5.0, 7.4))
-    for panel, region in zip(panels, REGIONS, strict=True):
+    for panel, (region, (_, _, title)) in zip(panels, REGIONS.items(), strict=True):
         _panel(panel, [line for line in found if line["region"] == region])
-        panel.set_title(TITLES[region])
+        panel.set_title(title)
     panels[-1].set_xlabel("$w_1$ (no unit)")
-    canvas.legend(handles=_legend(), loc="outside upper center", ncols=2, frameon=False)
+    # What the lines at a height that no axis shows are called.
+    panels[0].plot([], [], color=SAME, label="loss as at $w$")
+    panels[0].plot([], [], color=LARGEST, label="maximum around $w$")
+    handles, labels = panels[0].get_legend_handles_labels()
+    canvas.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     style.save(canvas, path)
 
 
 def _panel(axes: Axes, found: list[Record]) -> None:
     w1, w2 = np.linspace(0, 5, 401), np.linspace(-0.4, 1.8, 221)
     surface = two_parameter_loss.surface(w1, w2)
-    axes.contour(
-        w1, w2, surface, np.arange(0.2, 6, 0.4), colors=style.ACCENTS["contour"], linewidths=0.6
-    )
-    first = found[0]
-    axes.contour(w1, w2, surface, [first["loss"]], colors=SAME, linewidths=1.6)
-    axes.contour(w1, w2, surface, [first["maximum"]], colors=LARGEST, linewidths=1.6)
+    gray = style.ACCENTS["contour"]
+    axes.contour(w1, w2, surface, np.arange(0.2, 6, 0.4), colors=gray, linewidths=0.6)
+    for height, color in ((found[0]["loss"], SAME), (found[0]["maximum"], LARGEST)):
+        axes.contour(w1, w2, surface, [height], colors=color, linewidths=1.6)
     for line in found:
         (x, y), (a, b) = line["w"], line["half_widths"]
-        outline = (
-            Rectangle((x - a, y - b), 2 * a, 2 * b)
-            if line["p"] == "inf"
-            else Ellipse((x, y), 2 * a, 2 * b)
-        )
-        outline.set(facecolor="#0000000d", edgecolor="black", linewidth=1.2)
-        axes.add_patch(outline)
-        marker = MARKERS[line["point"]]
-        axes.plot(x, y, marker, color="black", markersize=5)
+        inside: Rectangle | Ellipse = Ellipse((x, y), 2 * a, 2 * b)
+        if line["p"] == "inf":
+            inside = Rectangle((x - a, y - b), 2 * a, 2 * b)
+        inside.set(facecolor="#0000000d", edgecolor="black", linewidth=1.2)
+        axes.add_patch(inside)
+        marker, label = MARKERS[line["point"]]
+        axes.plot(x, y, marker, color="black", markersize=5, label=label)
         top = np.add(line["w"], line["eps"])
         axes.annotate("", top, (x, y), arrowprops={"arrowstyle": "->", "shrinkA": 3, "shrinkB": 2})
-        axes.plot(*top, marker, color=LARGEST, markeredgecolor="black", markersize=6)
+        label = f"${line['point']} + \\epsilon^*$"
+        axes.plot(*top, marker, color=LARGEST, markeredgecolor="black", markersize=6, label=label)
     axes.set_aspect("equal")
     axes.set_xlim(0, 5)
     axes.set_ylim(-0.4, 1.8)
     axes.set_ylabel("$w_2$ (no unit)")
-
-
-def _legend() -> list[Line2D]:
-    def dot(marker: str, color: str, label: str) -> Line2D:
-        return Line2D(
-            [], [], marker=marker, color=color, markeredgecolor="black", linestyle="", label=label
-        )
-
-    return [
-        dot("o", "black", "$w = (1, 1)$"),
-        dot("^", "black", "$w' = (3, 1/3)$"),
-        Line2D([], [], color=SAME, label="loss as at $w$"),
-        Line2D([], [], color=LARGEST, label="maximum around $w$"),
-        dot("o", LARGEST, "$w + \\epsilon^*$"),
-        dot("^", LARGEST, "$w' + \\epsilon'^*$"),
-    ]
 
 
 def maxima(found: list[Record]) -> dict[str, tuple[float, float]]:

@@ -8,6 +8,7 @@ small coordinate.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from matplotlib.axes import Axes
 
 import asam_jax
 from experiments.config import paper
+from experiments.config.options import Options
 from experiments.figures import figure_lines, two_parameter_loss
 from experiments.figures.figure_lines import Record
 from experiments.reporting import style
@@ -64,26 +66,17 @@ def measure(lr: float = LR, steps: int = STEPS) -> list[Record]:
             points = trajectory(wrap, start, lr, steps)
             losses = np.asarray(jax.vmap(two_parameter_loss.loss)(jnp.asarray(points)))
             near = np.flatnonzero(losses <= REACHED * two_parameter_loss.TARGET)
-            found.append(
-                {
-                    "method": method,
-                    "start": list(start),
-                    "rho": rho,
-                    "eta": eta,
-                    "lr": lr,
-                    "steps": steps,
-                    "seed": None,  # nothing is drawn
-                    "points": [[round(float(x), 6) for x in point] for point in points[::EVERY]],
-                    "steps_between_points": EVERY,
-                    "reached_after": int(near[0]) if len(near) else None,
-                    "loss_final": float(losses[-1]),
-                }
-            )
+            line = {"method": method, "start": list(start), "rho": rho, "eta": eta, "lr": lr}
+            line |= {"steps": steps, "seed": None, "steps_between_points": EVERY}
+            line["points"] = [[round(float(x), 6) for x in point] for point in points[::EVERY]]
+            line["reached_after"] = int(near[0]) if len(near) else None
+            found.append(line | {"loss_final": float(losses[-1])})
     return found
 
 
-def run(workdir: Path) -> None:
-    """Computes the trajectories, writes the lines, draws."""
+def run(options: Options) -> None:
+    """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
+    workdir = options.workdir
     found = figure_lines.write(workdir, KIND, measure())
     draw(found, workdir / PICTURE)
     print("\n".join(_sentence(line) for line in found))
@@ -124,19 +117,13 @@ def _background(axes: Axes) -> None:
 
 def _path(axes: Axes, line: Record) -> None:
     points = np.array(line["points"])
-    color, name = style.COLORS[line["method"]], paper.METHOD_NAMES[line["method"]]
-    label = f"{name}, $\\rho$ = {line['rho']:g}"
     marker, size = ("s", 11) if line["method"] == "sam" else ("D", 6)
-    axes.plot(
-        *points.T,
-        color=color,
-        linewidth=1.4,
-        marker=marker,
-        markersize=size,
-        markevery=[len(points) - 1],
-        fillstyle="none",
-        label=f"{label} to its end",
+    name = f"{paper.METHOD_NAMES[line['method']]}, $\\rho$ = {line['rho']:g} to its end"
+    look: dict[str, Any] = dict(
+        color=style.COLORS[line["method"]], linewidth=1.4, fillstyle="none", label=name
     )
+    last = [len(points) - 1]
+    axes.plot(*points.T, marker=marker, markersize=size, markevery=last, **look)
 
 
 def _sentence(line: Record) -> str:

@@ -44,9 +44,18 @@ def plan(shared: Run, rhos: tuple[float, ...], seeds: int) -> list[Run]:
     return [dataclasses.replace(shared, seed=seed, **row) for seed in range(seeds) for row in rows]
 
 
-def run(runs: list[Run], options: Options) -> None:
-    """Trains what is not finished, draws from the lines of these runs."""
-    found = groups(runner.run_all(runs, options, kind=KIND))
+def run(options: Options, shared: Run = RUN, rhos: tuple[float, ...] = (), seeds: int = 3) -> None:
+    """Figure 4: ASAM's test accuracy over rho, for two norms and two normalizations.
+
+    The paper's: --dataset cifar10, on an accelerator.
+
+    Args:
+      options: How.
+      shared: What all networks share.
+      rhos: Radii; else those of the data set.
+      seeds: How many seeds.
+    """
+    found = groups(runner.run_all(plan(shared, rhos, seeds), options, kind=KIND))
     draw(found, options.workdir / PICTURE)
     print(_sentences(found))
     print(f"Picture: {options.workdir / PICTURE}")

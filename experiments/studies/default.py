@@ -14,9 +14,10 @@ from experiments.config.options import Options
 from experiments.reporting import style
 from experiments.reporting.summaries import measured_on
 from experiments.reporting.tables import by_platform, format_mean_std, markdown, paired, radius
+from experiments.studies.engine import Choices, finals
 from experiments.studies.parameterization import METHODS, STUDIES
 from experiments.studies.report import Row, analyse
-from experiments.studies.study import Choices, Study, finals
+from experiments.studies.study import Study
 from experiments.training import result_lines, runner
 
 PICTURE = "rescaled.png"

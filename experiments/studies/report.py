@@ -22,7 +22,8 @@ from experiments.reporting.tables import (
     radius,
     setting,
 )
-from experiments.studies.study import LEAST_GAIN, Arm, Choices, Problem, Study, choose, matching
+from experiments.studies.engine import LEAST_GAIN, Choices, choose, matching
+from experiments.studies.study import Arm, Problem, Study
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS, gradients_per_step
 

@@ -27,36 +27,23 @@ def join(
 ) -> int:
     """Connects this process with the others, if any, and returns how many devices share a batch.
 
-    Must run before JAX is used. Several processes train on all the devices that they have.
+    Must run before JAX is used. Several processes train on all the devices that they have; on TPU,
+    SLURM and other clusters JAX finds them by itself.
     """
+    given = (coordinator, num_processes, process_id)
+    named = "coordinator, num_processes and process_id"
     if not distributed:
-        if (coordinator, num_processes, process_id) != (None, None, None):
+        if given != (None, None, None):
             raise ConfigError(
-                "coordinator, num_processes and process_id mean nothing to a process that is "
-                "alone; give --distributed, too, or leave them out."
+                f"{named} mean nothing to a process that is alone; give --distributed, too, or "
+                "leave them out."
             )
         return 1 if devices is None else devices
-    _connect(coordinator, num_processes, process_id)
-    if devices is not None and jax.process_count() > 1 and devices != jax.device_count():
-        raise ConfigError(
-            f"devices={devices}, but the {jax.process_count()} processes have "
-            f"{jax.device_count()} together and train on all; leave --devices out."
-        )
-    return jax.device_count() if devices is None else devices
-
-
-def _connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Waits until all are there; on TPU, SLURM and other clusters JAX finds them by itself."""
-    given = (coordinator, num_processes, process_id)
     if None in given and given != (None, None, None):
-        raise ConfigError(
-            "coordinator, num_processes and process_id belong together; give all three with "
-            "--coordinator, --num-processes and --process-id, or none where the cluster tells."
-        )
+        raise ConfigError(f"{named} belong together; give all three or none.")
     if num_processes is not None and process_id is not None and process_id >= num_processes:
         raise ConfigError(
-            f"process_id={process_id} is not below num_processes={num_processes}; --process-id "
-            "counts from 0."
+            f"process_id={process_id} is not below num_processes={num_processes}; it counts from 0."
         )
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
@@ -65,6 +52,12 @@ def _connect(coordinator: str | None, num_processes: int | None, process_id: int
             f"the processes could not be connected ({error}); where no cluster is detected give "
             "--coordinator HOST:PORT, --num-processes N and --process-id I."
         ) from error
+    if devices is not None and jax.process_count() > 1 and devices != jax.device_count():
+        raise ConfigError(
+            f"devices={devices}, but the {jax.process_count()} processes have "
+            f"{jax.device_count()} together and train on all; leave --devices out."
+        )
+    return jax.device_count() if devices is None else devices
 
 
 def leads() -> bool:

@@ -36,25 +36,17 @@ def versions() -> dict[str, str]:
 
 def device() -> dict[str, Any]:
     """The device that computes, and how many processors the host has."""
-    first = jax.devices()[0]
-    return {
-        "platform": first.platform,
-        "kind": _processor_name() if first.platform == "cpu" else first.device_kind,
-        "processors": _processors(),
-    }
-
-
-def _processor_name() -> str:
-    """The host processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "cpu"
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, "cpu")
+    first, name = jax.devices()[0], jax.devices()[0].device_kind
+    if first.platform == "cpu":  # the host processor's own name, where the system tells it
+        try:
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+        except OSError:
+            lines = []
+        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(names, platform.processor() or "cpu")
+    return {"platform": first.platform, "kind": name, "processors": _processors()}
 
 
 def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -34,17 +34,18 @@ def chosen(run: Run, loop: Any, state: Any, epoch: int, rho: float) -> float:
     profile = loop.profile(state, epoch, radii)
     if not (jnp.isfinite(profile.loss) & jnp.isfinite(profile.slope)):
         return rho  # one overflow changes nothing
-    return float(RULES[run.radius_rule](profile, jnp.asarray(radii), run.target))
+    # The default, 0, where every increase overflows.
+    return float(RULES[run.radius_rule](profile, jnp.asarray(radii), run.target)) or rho
 
 
 def _rise(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target, in its own units."""
-    return asam_jax.radius_at(profile, radii, target, default=radii[AROUND.index(1.0)])
+    return asam_jax.radius_at(profile, radii, target, default=0.0)
 
 
 def _relative(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by that share of itself."""
-    return asam_jax.radius_at(profile, radii, target * profile.loss, default=radii[AROUND.index(1.0)])
+    return asam_jax.radius_at(profile, radii, target * profile.loss, default=0.0)
 
 
 def _linear(profile: asam_jax.RadiusProfile, radii, target: float):
@@ -55,7 +56,7 @@ def _linear(profile: asam_jax.RadiusProfile, radii, target: float):
 def _departure(profile: asam_jax.RadiusProfile, radii, target: float):
     """The loss rises by the target times what its linearisation does."""
     excess = profile._replace(rise=profile.rise / profile.linear - 1)
-    return asam_jax.radius_at(excess, radii, target - 1, default=radii[AROUND.index(1.0)])
+    return asam_jax.radius_at(excess, radii, target - 1, default=0.0)
 
 
 RULES = {"rise": _rise, "relative": _relative, "linear": _linear, "departure": _departure}

@@ -7,6 +7,7 @@ their own beside it.
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def name_of(kind: str) -> str:
     return RESULTS_NAME if kind == RUN else f"{kind}.jsonl"
 
 
-def append(workdir: Path, record: dict[str, Any]) -> None:
+def append(workdir: Path, record: Record) -> None:
     """Adds one line to the file of its kind and waits until it is on the disk.
 
     A broken last line, left by a process killed while it wrote, stays where it is: the new line
@@ -39,7 +40,7 @@ def append(workdir: Path, record: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def replace(workdir: Path, records: list[dict[str, Any]], name: str) -> None:
+def replace(workdir: Path, records: list[Record], name: str) -> None:
     """Writes the lines of a file anew, all or none."""
     workdir.mkdir(parents=True, exist_ok=True)
     new = workdir / f".{name}.new"
@@ -48,54 +49,45 @@ def replace(workdir: Path, records: list[dict[str, Any]], name: str) -> None:
     new.replace(workdir / name)
 
 
-def read(folder: Path, kind: str = RUN) -> tuple[list[dict[str, Any]], list[str]]:
+def read(folder: Path, kind: str = RUN) -> tuple[list[Record], list[str]]:
     """All runs of one kind below a folder, and a sentence for each line that is not a whole one.
 
     A run that was finished twice (in two folders, say) counts once on each kind of device, whose
     last bits differ: the first found is kept.
     """
-    records, problems = _lines(folder)
-    runs: dict[tuple[str, str], dict[str, Any]] = {}
-    for where, record in records:
-        if record.get("kind", RUN) != kind:
-            continue
-        if all(name in record for name in _REQUIRED):
+    runs: dict[tuple[str, str], Record] = {}
+    problems = []
+    for where, record in _lines(folder):
+        whole = record is not None and (
+            record.get("kind", RUN) != kind or all(name in record for name in _REQUIRED)
+        )
+        if record is None or not whole:
+            problems.append(f"{where}: not a whole result line; kept, but not counted.")
+        elif record.get("kind", RUN) == kind:
             runs.setdefault((record["run_id"], platform(record)), record)
-        else:
-            problems.append(_flaw(where))
     return list(runs.values()), problems
 
 
-def read_kind(folder: Path, kind: str) -> list[dict[str, Any]]:
+def read_kind(folder: Path, kind: str) -> list[Record]:
     """The lines of one kind (of a figure, say) below a folder."""
-    return [record for _, record in _lines(folder)[0] if record.get("kind") == kind]
+    return [record for _, record in _lines(folder) if record and record.get("kind") == kind]
 
 
-def platform(record: dict[str, Any]) -> str:
+def platform(record: Record) -> str:
     """'cpu', 'gpu' or 'tpu': where a line was measured."""
     return record.get("device", {}).get("platform", "cpu")
 
 
-def _lines(folder: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
-    records, problems = [], []
+def _lines(folder: Path) -> Iterator[tuple[str, Record | None]]:
+    """Where each line is and what it holds; None for one that is no record."""
     for path in sorted(folder.rglob("*.jsonl")):
         for number, line in enumerate(path.read_text(errors="replace").split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                record = None
-            where = f"{path}:{number}"
-            if isinstance(record, dict):
-                records.append((where, record))
-            else:
-                problems.append(_flaw(where))
-    return records, problems
-
-
-def _flaw(where: str) -> str:
-    return f"{where}: not a whole result line; kept, but not counted."
+            if line.strip():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    record = None
+                yield f"{path}:{number}", record if isinstance(record, dict) else None
 
 
 def strict(value: Any) -> Any:

@@ -90,7 +90,7 @@ def run_all(
                 bar.set_description(name_of(run.as_json()), refresh=sys.stderr.isatty())
                 keep = None
                 if keep_every is not None:
-                    keep = weights.Keeper(options.workdir, run_id, keep_every, run.epochs)
+                    keep = weights.keeper(options.workdir, run_id, keep_every, run.epochs)
                 saved = Checkpoints(checkpoints / run_id, options.checkpoint_seconds)
                 prepared = arrays.prepare(datasets[run.dataset], run)
                 summary = train(

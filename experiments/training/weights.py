@@ -4,7 +4,7 @@ A file holds the parameters and what else evaluation needs (BatchNorm's running 
 array under its path; random keys, which evaluation does not use, are left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ from experiments.training import step as stepping
 from experiments.training.spec import ModelSpec, TrainState
 
 
-class Keeper:
-    """Writes the weights of every so many epochs, and of the last."""
+def keeper(workdir: Path, run_id: str, every: int, last: int) -> Callable[[int, TrainState], None]:
+    """What writes the weights of every so many epochs, and of the last."""
 
-    def __init__(self, workdir: Path, run_id: str, every: int, epochs: int):
-        self._workdir, self._run_id, self._every, self._last = workdir, run_id, every, epochs
+    def keep(epochs: int, state: TrainState) -> None:
+        if epochs % every == 0 or epochs == last:
+            save(path_of(workdir, run_id, epochs), state.params, state.rest)
 
-    def __call__(self, epochs_done: int, state: TrainState) -> None:
-        if epochs_done % self._every and epochs_done != self._last:
-            return
-        save(path_of(self._workdir, self._run_id, epochs_done), state.params, state.rest)
+    return keep
 
 
 def path_of(workdir: Path, run_id: str, epochs: int) -> Path:
