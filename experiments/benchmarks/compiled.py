@@ -8,10 +8,8 @@ chip's published figures comes a bound on the time of a step, which is no measur
 import contextlib
 import dataclasses
 import importlib.metadata
-import math
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +20,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from experiments.benchmarks import compiled_steps, hlo, timing
-from experiments.benchmarks.compiled_steps import AXIS, MODELS, VARIANTS
+from experiments.benchmarks.compiled_report import CHIPS, KIND, sections
+from experiments.benchmarks.compiled_steps import AXIS, MODELS
 from experiments.benchmarks.timing import Record
 from experiments.config.errors import ConfigError
 from experiments.config.run import one_of
-from experiments.reporting import style
-from experiments.reporting.summaries import Section, commands_of
-from experiments.reporting.tables import markdown
 from experiments.training import result_lines
 
-KIND = "compiled"
-TITLE = "On machines that were not here"
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """Published figures of a chip: what a bound is made from."""
-
-    name: str
-    flops: float  # bfloat16, dense, a second
-    memory: float  # bytes
-    bandwidth: float  # bytes a second of its memory
-    links: float  # bytes a second that it sends over all its links together
-    source: str
-
-
-CHIPS = {
-    "v5e": Chip("TPU v5e", 197e12, 16e9, 819e9, 200e9, "https://cloud.google.com/tpu/docs/v5e"),
-    "v5p": Chip("TPU v5p", 459e12, 95e9, 2765e9, 600e9, "https://cloud.google.com/tpu/docs/v5p"),
-    "h100": Chip(
-        "H100 SXM", 989e12, 80e9, 3350e9, 450e9, "https://www.nvidia.com/en-us/data-center/h100"
-    ),
-}
 _H100 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
 shared_memory_per_block: 49152 shared_memory_per_core: 233472 threads_per_core_limit: 2048
 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
@@ -145,140 +118,6 @@ def measure(topology: str, model: str, variant: str) -> Record:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         record["versions"]["libtpu"] = importlib.metadata.version("libtpu")
     return record
-
-
-def bound(record: Record) -> dict[str, float]:
-    """Seconds that a step takes at the least, by what it waits for."""
-    chip = CHIPS[record["topology"].partition(":")[0]]
-    return {
-        "FLOPs": max(record["flops"], record["product_flops"]) / chip.flops,
-        "memory": record["bytes"] / chip.bandwidth,
-        "links": record["sent_bytes"] / chip.links,
-    }
-
-
-def _count(record: Record, kind: str, what: str = "count") -> int:
-    return record["collectives"].get(kind, {}).get(what, 0)
-
-
-def targets(of: dict[str, Record]) -> list[tuple[str, str, float, float]]:
-    """(what, its unit, the target, what was reached) for the steps of one model and topology."""
-    made = []
-    if "eps" in of and "two gradients" in of:
-        leaves, two = of["eps"]["leaves"], of["two gradients"]["kernels"]
-        added = {name: (line["kernels"] - two) / leaves for name, line in of.items()}
-        most = 1.7
-        if of["eps"]["topology"].startswith("h100"):
-            most = added.get("plain formula", math.nan) + 0.3
-        made.append(("kernels that eps adds", "for each parameter array", most, added["eps"]))
-    base, exact = of.get("base"), of.get("exact")
-    if base is None or exact is None or base["model"] == "small":  # its steps are no work
-        return made
-    if exact["model"].startswith("transformer"):
-        ratio = exact["temporary_bytes"] / base["temporary_bytes"]
-        made.append(("temporaries", "times the base optimizer's", 1.002, ratio))
-    made.append(("FLOPs", "times the base optimizer's", 2.001, exact["flops"] / base["flops"]))
-    for kind, more in (("all-reduce", 1), ("all-gather", 0)):
-        most = 2 * _count(base, kind) + more
-        made.append((f"{kind}s", "in the program", most, _count(exact, kind)))
-    for name in ("gsam", "wsam", "decoupled", "looksam", "stable"):
-        if name in of:
-            more = of[name]["temporary_bytes"] - exact["temporary_bytes"]
-            unit = "parameter shards beyond exact ASAM's temporaries"
-            made.append((name, unit, 1.1, more / exact["shard_bytes"]))
-    return made
-
-
-def table(records: list[Record]) -> str:
-    """A row for each step of one model on one topology."""
-    of = {record["variant"]: record for record in records}
-    base, rows = of.get("base", records[0]), []
-    for record in records:
-        times = bound(record)
-        slowest = max(times, key=times.__getitem__)
-        said = []
-        for kind in ("all-gather", "all-reduce"):
-            size = _count(record, kind, "bytes") / 1e6
-            said.append(f"{_count(record, kind)} ({size:,.1f} MB)")
-        others = sum(
-            row["count"]
-            for kind, row in record["collectives"].items()
-            if kind not in ("all-gather", "all-reduce")
-        )
-        over = lambda n, r=record: f"{r[n] / base[n]:.3f}" if base[n] else "-"  # noqa: E731
-        rows.append(
-            [
-                record["variant"],
-                f"{record['argument_bytes'] / 1e6:,.1f}",
-                f"{record['temporary_bytes'] / 1e6:,.1f}",
-                over("temporary_bytes"),
-                over("flops"),
-                over("bytes"),
-                *said,
-                str(others),
-                str(record["kernels"]),
-                f"{record['compile_seconds']:.0f}",
-                f"{1e3 * times[slowest]:.2f} ({slowest})",
-            ]
-        )
-    header = ["step", "arguments, MB a chip", "temporaries, MB a chip", "/ base", "FLOPs / base"]
-    header += ["bytes / base", "all-gathers", "all-reduces", "other collectives", "kernels"]
-    return markdown([*header, "compiled in, s", "at least, ms"], rows)
-
-
-def sections(workdir: Path) -> list[Section]:
-    """One part of the report for all topologies and models."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in result_lines.read_kind(workdir, KIND):
-        found.setdefault((record["model"], record["topology"]), []).append(record)
-    if not found:
-        return []
-    body, reached = [], []
-    for (model, topology), records in found.items():
-        name = f"{MODELS[model][0]}, {topology}"
-        body += [f"{name} ({records[0]['chips']} chips):", table(records)]
-        for what, unit, most, got in targets({record["variant"]: record for record in records}):
-            met = "yes" if got <= most else "no"
-            reached.append([name, f"{what}, {unit}", f"{most:.4g}", f"{got:.4g}", met])
-    versions = {line["versions"]["jax"] for lines in found.values() for line in lines}
-    said = (
-        "Compiled without the machines, by their compilers; nothing ran. The last column is a "
-        "bound and not a measurement: the largest of FLOPs over the chip's peak, bytes over its "
-        "memory's bandwidth, and bytes sent over its links. XLA's FLOPs and bytes count the body "
-        "of a loop once, so that the layers of a scan weigh less in them than in the step; the "
-        "bound takes products and collectives as often as they run. Of a condition the costliest "
-        f"branch counts. JAX {', '.join(sorted(versions))}. Figures of the chips: "
-    )
-    said += "; ".join(
-        f"{chip.name}: {chip.flops / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e9:,.0f} GB/s, links "
-        f"{chip.links / 1e9:.0f} GB/s out ({chip.source})"
-        for chip in CHIPS.values()
-    )
-    if reached:
-        header = ["program", "what", "at most", "reached", "met"]
-        body = ["Targets:", markdown(header, reached), *body]
-    lines = [line for lines in found.values() for line in lines]
-    body = "\n\n".join([f"{said}.", *body, commands_of(lines)])
-    return [Section(TITLE, body, (("compiled.png", partial(_picture, found)),))]
-
-
-def _picture(found: dict[tuple[str, str], list[Record]], path: Path) -> None:
-    """The bound of each variant over the base optimizer's, model by model."""
-    shown = {key: of for key, of in found.items() if any(r["variant"] == "base" for r in of)}
-    names = [n for n in VARIANTS if any(r["variant"] == n for of in shown.values() for r in of)]
-    canvas, axes = style.figure((7.0, 0.5 + 0.3 * max(len(names), 4)))
-    height = 0.8 / max(len(shown), 1)
-    for index, ((model, topology), records) in enumerate(shown.items()):
-        least = {r["variant"]: max(bound(r).values()) for r in records}
-        rows = [n for n in names if n in least]
-        where = [names.index(n) + index * height for n in rows]
-        ratios = [least[n] / least["base"] for n in rows]
-        axes.barh(where, ratios, height, label=f"{model}, {topology}")
-    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(names))], names)
-    axes.invert_yaxis()
-    axes.set_xlabel("bound on the time of a step / the base optimizer's")
-    axes.legend(frameon=False, fontsize=7)
-    style.save(canvas, path)
 
 
 def run(options: Compiled) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import asam_jax
-from experiments import models
+from experiments.benchmarks.step import IMAGE_SHAPE, base, classifier
 
 AXIS, RHO = "chips", 0.5
 
@@ -31,7 +30,6 @@ class Problem:
     loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]]  # (params, rest, batch) -> loss, rest
     base: optax.GradientTransformation
     mesh: Mesh
-    sharded: bool = False  # whether parameters are
 
     @property
     def shard(self) -> float:
@@ -47,23 +45,19 @@ def _shape(mesh: Mesh, shape: tuple[int, ...], spec: tuple[Any, ...] = (), dtype
 
 def _network(mesh: Mesh, name: str, each: int = 128) -> Problem:
     """A convolutional network on CIFAR's images, so many a chip."""
-    how: dict[str, Any] = dict(num_classes=10, image_shape=(32, 32, 3), dtype=jnp.float32)
-    network = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **how))
-    network.train()
-    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
+    found: list[Any] = []  # a loss is no shape
+
+    def build() -> Any:
+        loss, *trees = classifier(name)
+        found.append(loss)
+        return trees
+
     lay = lambda leaf: _shape(mesh, leaf.shape, (), leaf.dtype)  # noqa: E731
+    params, rest = jax.tree.map(lay, jax.eval_shape(build))
     count = each * mesh.size
-    images = _shape(mesh, (count, 32, 32, 3), (AXIS,))
+    images = _shape(mesh, (count, *IMAGE_SHAPE), (AXIS,))
     labels = _shape(mesh, (count,), (AXIS,), jnp.int32)
-
-    def loss(params, rest, batch):
-        net = nnx.merge(graphdef, params, rest, copy=True)
-        losses = optax.softmax_cross_entropy_with_integer_labels(net(batch[0]), batch[1])
-        return jnp.mean(losses), nnx.split(net, nnx.Param, ...)[2]
-
-    base = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
-    params, rest = jax.tree.map(lay, (params, rest))
-    return Problem(params, rest, (images, labels), loss, base, mesh)
+    return Problem(params, rest, (images, labels), found[0], base(), mesh)
 
 
 def _blocks(params: Any, h_BxTxD: jax.Array, heads: int, causal: bool) -> jax.Array:
@@ -106,7 +100,7 @@ def _transformer(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
         return losses.mean(), rest
 
-    return Problem(params, (), tokens, loss, optax.adamw(1e-3), mesh, sharded=True)
+    return Problem(params, (), tokens, loss, optax.adamw(1e-3), mesh)
 
 
 def _vit(mesh: Mesh, width=768, heads=12, layers=12, patch=16, side=224, each=64) -> Problem:
@@ -128,22 +122,8 @@ def _vit(mesh: Mesh, width=768, heads=12, layers=12, patch=16, side=224, each=64
     return Problem(params, (), (images, labels), loss, optax.adamw(1e-3), mesh)
 
 
-def _small(mesh: Mesh) -> Problem:
-    """Dense layers, what a test has time for."""
-    leaves = {"kernel": _shape(mesh, (256, 256)), "bias": _shape(mesh, (256,))}
-    params = {f"layer{i}": dict(leaves) for i in range(4)}
-
-    def loss(params, rest, x):
-        for layer in params.values():
-            x = jnp.tanh(x @ layer["kernel"] + layer["bias"])
-        return jnp.mean(jnp.square(x)), rest
-
-    batch = _shape(mesh, (64 * mesh.size, 256), (AXIS,))
-    return Problem(params, (), batch, loss, optax.sgd(0.1, momentum=0.9), mesh)
-
-
-def _chain(mesh: Mesh, depth: int = 24, width: int = 256) -> Problem:
-    """What kernels of eps are counted on: 72 arrays on one chip."""
+def _chain(mesh: Mesh, depth: int, width: int = 256) -> Problem:
+    """Dense layers with norms, three arrays each."""
     leaves = {"kernel": _shape(mesh, (width, width))}
     leaves |= {name: _shape(mesh, (width,)) for name in ("bias", "scale")}
     params = {f"layer{i:02d}": dict(leaves) for i in range(depth)}
@@ -154,12 +134,13 @@ def _chain(mesh: Mesh, depth: int = 24, width: int = 256) -> Problem:
             x = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * layer["scale"]
         return jnp.mean(jnp.square(x)), rest
 
-    return Problem(params, (), _shape(mesh, (64, width)), loss, optax.identity(), mesh)
+    batch = _shape(mesh, (64 * mesh.size, width), (AXIS,))
+    return Problem(params, (), batch, loss, base(), mesh)
 
 
 # By name: what it is, and its shapes on a mesh.
 MODELS: dict[str, tuple[str, Callable[[Mesh], Problem]]] = {
-    "small": ("four dense layers, 64 rows a chip", _small),
+    "small": ("four dense layers with norms, 64 rows a chip", lambda mesh: _chain(mesh, 4)),
     "resnet20": ("ResNet-20, 128 images a chip", lambda mesh: _network(mesh, "resnet20")),
     "wrn28_10": ("WRN-28-10, 128 images a chip", lambda mesh: _network(mesh, "wrn28_10")),
     "vit_b16": ("ViT-B/16, 64 images a chip, bfloat16, remat", _vit),
@@ -167,7 +148,10 @@ MODELS: dict[str, tuple[str, Callable[[Mesh], Problem]]] = {
         "transformer of 17 million parameters, FSDP, remat, bfloat16",
         lambda mesh: _transformer(mesh, 512, 8, 4, 8192, 256),
     ),
-    "eps": ("two gradients of dense layers and norms, 72 parameter arrays, one chip", _chain),
+    "eps": (
+        "two gradients of dense layers and norms, 72 parameter arrays, one chip",
+        lambda mesh: _chain(mesh, 24),
+    ),
     "transformer_1b": (
         "transformer of 1.3 billion parameters, FSDP, remat, bfloat16",
         _transformer,
@@ -219,11 +203,15 @@ GRADIENTS = ("two gradients", "plain formula", "eps")
 
 
 def variants_of(model: str) -> tuple[str, ...]:
-    """What is compiled of a model; where parameters are sharded, eps cannot be each device's."""
+    """What is compiled of a model.
+
+    A transformer's parameters are sharded, so that no chip can have an eps of its own, and a chip
+    has one sequence, so that there is no smaller subset.
+    """
     if model == "eps":
         return GRADIENTS
     sharded = model.startswith("transformer")
-    return tuple(name for name in VARIANTS if not (sharded and name == "own eps"))
+    return tuple(n for n in VARIANTS if not (sharded and n in ("own eps", "subset")))
 
 
 def _gradients(given: Problem, name: str) -> Callable[..., Any]:

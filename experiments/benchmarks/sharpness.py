@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax import nnx
 
 import asam_jax
-from experiments import models
-from experiments.benchmarks import timing
-from experiments.benchmarks.step import IMAGE_SHAPE
+from experiments.benchmarks import step, timing
 from experiments.benchmarks.timing import Record
 from experiments.config.errors import ConfigError
 from experiments.reporting.summaries import Section, commands_of
@@ -47,17 +41,11 @@ def measure(options: Sharpness) -> Record:
     images, m = options.images, options.m
     if images % m:
         raise ConfigError(f"m={m} does not divide the {images} images; choose an --m that does.")
-    how: dict[str, Any] = dict(num_classes=10, image_shape=IMAGE_SHAPE, dtype=jnp.float32)
-    network = models.create(options.model, rngs=nnx.Rngs(0), **how)
-    network.eval()
-    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
-    rng = np.random.default_rng(0)
-    pictures = rng.normal(size=(images, *IMAGE_SHAPE)).astype(np.float32)
-    batch = (pictures, rng.integers(10, size=images).astype(np.int32))
+    given = step.problem(options.model, images, training=False)
+    params, batch = given.params, given.batch
 
-    def loss(params: Any, group: tuple[jax.Array, jax.Array]) -> jax.Array:
-        logits = nnx.merge(graphdef, params, rest, copy=True)(group[0])
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, group[1]))
+    def loss(params: Any, group: Any) -> jax.Array:
+        return given.loss(params, given.rest, group)[0]
 
     gradient, forward = jax.jit(jax.value_and_grad(loss)), jax.jit(loss)
     ours = asam_jax.sharpness(loss, rho=0.5, m=m)

@@ -58,11 +58,18 @@ class Step:
 
 
 class Problem(NamedTuple):
-    """Losses (params, rest) -> (loss, new rest) of one nth of a fixed batch, and where to start."""
+    """A loss (params, rest, batch) -> (loss, new rest), where to start, and a batch."""
 
-    part: Callable[[int], Callable[[Any, Any], tuple[jax.Array, Any]]]
+    loss: Callable[..., tuple[jax.Array, Any]]
     params: Any
     rest: Any
+    batch: Any
+
+    def part(self, share: int) -> Callable[[Any, Any], tuple[jax.Array, Any]]:
+        """The loss of one nth of the batch."""
+        count = max(len(self.batch[1]) // share, 1)
+        batch = jax.tree.map(lambda x: x[:count], self.batch)
+        return lambda params, rest: self.loss(params, rest, batch)
 
 
 class _Held(NamedTuple):
@@ -74,28 +81,29 @@ class _Held(NamedTuple):
     memory: Any = ()
 
 
-def problem(model: str, batch_size: int, dtype: str, training: bool = True) -> Problem:
-    """The network on random images: what a step costs does not depend on what they show."""
+def classifier(model: str, dtype: str = "float32", training: bool = True) -> Any:
+    """The loss of a fresh network on a batch, its parameters, and BatchNorm's statistics."""
     how: dict[str, Any] = dict(num_classes=10, image_shape=IMAGE_SHAPE, dtype=jnp.dtype(dtype))
     network = models.create(model, rngs=nnx.Rngs(0), **how)
     network.train() if training else network.eval()
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
+
+    def loss(params, rest, batch):
+        net = nnx.merge(graphdef, params, rest, copy=True)
+        logits = net(batch[0]).astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
+        return jnp.mean(losses), nnx.split(net, nnx.Param, ...)[2]
+
+    return loss, params, rest
+
+
+def problem(model: str, images: int, dtype: str = "float32", training: bool = True) -> Problem:
+    """The network on random images: what a step costs does not depend on what they show."""
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(batch_size, *IMAGE_SHAPE)), dtype)
-    labels = jnp.asarray(rng.integers(10, size=batch_size))
-
-    def part(share: int):
-        count = max(batch_size // share, 1)
-
-        def loss(params, rest):
-            net = nnx.merge(graphdef, params, rest, copy=True)
-            logits = net(images[:count]).astype(jnp.float32)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[:count])
-            return jnp.mean(losses), nnx.split(net, nnx.Param, ...)[2]
-
-        return loss
-
-    return Problem(part, params, rest)
+    pictures = jnp.asarray(rng.normal(size=(images, *IMAGE_SHAPE)), dtype)
+    batch = (pictures, jnp.asarray(rng.integers(10, size=images), jnp.int32))
+    loss, params, rest = classifier(model, dtype, training)
+    return Problem(loss, params, rest, batch)
 
 
 def base() -> optax.GradientTransformation:
@@ -166,8 +174,7 @@ def _variant(given: Problem, name: str) -> tuple[tuple[Any, ...], _Held, int]:
 
     def call(perturb: bool):
         def step(state: _Held) -> _Held:
-            loss, subset = given.part(1), given.part(variant.subset)
-            found: Any = (spec, state, hyper, loss, subset, perturb)
+            found: Any = (spec, state, hyper, given.part(1), given.part(variant.subset), perturb)
             result, grads, memory = variants.gradient(*found)
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
