@@ -1,10 +1,16 @@
 """Adaptive Sharpness-Aware Minimization (ASAM, Kwon et al. 2021) for JAX and Optax."""
 
 from asam_jax import typing
-from asam_jax._descent import gsam_descent, looksam_descent, stable_descent, wsam_descent
+from asam_jax._descent import (
+    friendly_ascent,
+    gsam_descent,
+    looksam_descent,
+    stable_descent,
+    wsam_descent,
+)
 from asam_jax._leaf_rules import all_leaves, flax_filter_axes, not_bias, torch_filter_axes
 from asam_jax._measures import average_sharpness, maximizer, sharpness
-from asam_jax._momentum import friendly_ascent, momentum_ascent, remember
+from asam_jax._momentum import momentum_ascent, remember
 from asam_jax._operators import elementwise, filterwise, identity, masked
 from asam_jax._perturbation import perturbation
 from asam_jax._radius import RadiusProfile, radius_at, radius_profile

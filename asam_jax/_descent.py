@@ -1,6 +1,7 @@
-"""What a step descends along: rules that combine the gradients at w and at w + eps."""
+"""Refinements of a step: rules that combine both gradients, and Friendly SAM's direction of eps."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -159,3 +160,43 @@ def looksam_descent(weight: Scalar) -> Descent:
         return _tree.plus(grads, jnp.asarray(weight), _tree.twice(ratio, state))
 
     return Descent(optax.tree.zeros_like, perturbed, unperturbed)
+
+
+def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientTransformation:
+    """Friendly SAM (Li et al. 2024): eps is made from the mini-batch's own part of the gradient.
+
+        m = decay * m + (1 - decay) * g
+        direction = g - sigma * m
+
+    where m, from 0, estimates the gradient of the whole training set. For
+    `sharpness_aware(ascent=...)`. This is the paper's definition; the published code subtracts the
+    m of the previous steps, and its sigma is sigma / (decay + sigma (1 - decay)) here.
+
+    Args:
+      sigma: how much of m is subtracted, at least 0; may be traced. 0 is ASAM.
+      decay: of the moving average, at least 0 and less than 1; may be traced.
+
+    Returns:
+      A transformation of gradients into directions. Its state is an `optax.EmaState`, m.
+
+    Raises:
+      ValueError: if sigma < 0 or decay is not in [0, 1).
+
+    >>> import asam_jax, jax.numpy as jnp
+    >>> ascent = asam_jax.friendly_ascent(sigma=1.0, decay=0.5)
+    >>> direction, state = ascent.update(jnp.ones(2), ascent.init(jnp.ones(2)))
+    >>> direction, state = ascent.update(jnp.array([1.0, 3.0]), state)
+    >>> direction
+    Array([0.25, 1.25], dtype=float32)
+    """
+    _checks.number("sigma", sigma, 0.0)
+    _checks.number("decay", decay, 0.0, 1.0)
+    ema = optax.ema(decay, debias=False)  # pyright: ignore[reportArgumentType]
+
+    def update_fn(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
+        # The average keeps its dtype, whether the gradient's is narrower or wider.
+        grads = jax.tree.map(lambda g, m: jnp.asarray(g, m.dtype), updates, state.ema)
+        mean, state = ema.update(grads, state, params)
+        return _tree.plus(updates, -jnp.asarray(sigma), mean), state
+
+    return optax.GradientTransformation(ema.init, update_fn)

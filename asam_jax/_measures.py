@@ -11,8 +11,8 @@ import optax
 from asam_jax import _checks, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._radius import Loss, LossFn, groups_of, increase, mean, zeros
-from asam_jax._tree import inverse, widened
+from asam_jax._radius import Loss, LossFn, groups_of, increase
+from asam_jax._tree import inverse, mean, widened, zeros
 from asam_jax.typing import Operator, PyTree, Scalar
 
 # The ascent goes back to the best point after so many steps without a new one; a fall of the loss
@@ -127,43 +127,40 @@ def sharpness(
     key: jax.Array | None = None,
     batch_size: int | None = None,
 ) -> Callable[[PyTree, PyTree], jax.Array]:
-    """Adaptive sharpness, averaged over groups of m examples.
+    """Adaptive sharpness, averaged over groups of m examples (Kwon et al. 2021, Equation 4).
 
         mean over groups of  max over ||T_w^-1 eps||_p <= rho  of  L(w + eps) - L(w)
 
-    With one step eps is `perturbation`, as in training: the maximizer of the loss's linearisation.
-    The value can be negative where L is not convex.
-
-    With more, an ascent in the coordinates T_w^-1 eps: each step moves towards the maximizer of the
-    linearisation at the current point, all the way at first and 0.7 times as far after each fall of
-    the loss, which never leaves the region. `restarts` further ascents start at random corners. The
-    best loss counts: more steps or restarts never find less, nor less than 0, up to rounding.
+    With one step eps is `perturbation`, as in training, and the value can be negative. With more,
+    an ascent follows in the coordinates T_w^-1 eps, where the region is a plain p-ball: each step
+    moves towards the maximizer of the linearisation at the current point, 0.7 times as far after
+    each fall of the loss. It never leaves the region, and is as invariant to rescaling as that is.
+    The best loss counts, never less than L(w). (Tested against APGD, Croce and Hein 2020.)
 
     Keep the function: `measure = sharpness(loss, rho=0.5)` once, `measure(params, batch)` in each
-    epoch. It compiles in the first call, with the semantics of `jax.jit` for what loss_fn closes
+    epoch. It compiles in the first call and has the semantics of `jax.jit` for what loss_fn closes
     over: later changes of a global or an attribute are not seen. The batch may be a whole data set
-    of NumPy arrays: one group at a time goes to the device. Under jit the groups are unrolled, so
-    measure many of them outside. Inside shard_map each device measures its part of the batch, or,
-    where loss_fn itself averages over devices, the whole.
+    as NumPy arrays, of which one group at a time goes to the device. Under jit the groups are
+    unrolled, so measure many groups outside. Inside shard_map the value is each device's own.
 
-    A difference of losses cannot be finer than their rounding: of a loss of 1e8 in float32 nothing
+    The value cannot be finer than the rounding of the losses: of a loss of 1e8 in float32 nothing
     below 8. There measure in float64 (`jax.enable_x64`).
 
     Args:
-      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar; of models with
-        BatchNorm in evaluation mode.
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar. For BatchNorm
+        with its running statistics evaluate the model in evaluation mode.
       rho: the radius of the region, a scalar of at least 0. See `perturbation`.
       operator: T_w, taken at w. What `masked` freezes is ignored.
       p: the order of the region's norm, from 1 to infinity.
-      m: examples in a group; must divide the batch. None for the whole batch, then any tree.
+      m: examples in a group; must divide the batch. None for the whole batch, any tree, as one.
       steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
-      restarts: ascents from random corners after the one from w, where steps > 1.
+      restarts: ascents from random corners of the region after the one from w, if steps > 1.
       key: a key of jax.random for the corners; None for jax.random.key(0).
-      batch_size: examples that loss_fn sees at once, where a group is too large for the memory;
-        must divide the group. Losses and gradients are averaged. None for a whole group.
+      batch_size: examples that loss_fn sees at once; must divide the group. None for all of it.
 
     Returns:
-      A function of (params, batch) that returns a scalar; float32, or the loss's dtype if wider.
+      A function of (params, batch) that returns a scalar in the loss's units; float32, or the
+      loss's dtype where that is wider.
 
     Raises:
       ValueError: if rho < 0, p < 1, steps < 1 or restarts < 0; when called, if m does not divide
@@ -174,14 +171,8 @@ def sharpness(
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ w)
     >>> w, x = jnp.array([3.0, 4.0]), jnp.array([[3.0, 0.0], [0.0, 4.0]])
-    >>> asam_jax.sharpness(loss, rho=0.5, operator=asam_jax.identity())(w, x)
-    Array(1.25, dtype=float32)
     >>> asam_jax.sharpness(loss, rho=0.5, operator=asam_jax.identity(), m=1)(w, x)
     Array(1.75, dtype=float32)
-
-    References:
-      Kwon et al., ASAM, 2021, Equation 4 and Appendix B; Foret et al., SAM, 2020 (m-sharpness);
-      Croce and Hein, 2020 (APGD, whose maxima the ascent is tested against).
     """
     maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key, batch_size)
 
@@ -203,7 +194,7 @@ def maximizer(
     restarts: int = 2,
     key: jax.Array | None = None,
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, jax.Array]]:
-    """The perturbation that attains the sharpness of one group, and that sharpness.
+    """The perturbation that attains the sharpness of a batch as one group, and that sharpness.
 
         argmax over ||T_w^-1 eps||_p <= rho  of  L(w + eps),  as far as `steps` find it
 
@@ -219,9 +210,6 @@ def maximizer(
     >>> measure = asam_jax.maximizer(loss, rho=0.5, operator=operator, p=jnp.inf)
     >>> measure(jnp.array([3.0, 1.0]), ())
     (Array([1.5, 0.5], dtype=float32), Array(3.75, dtype=float32))
-
-    References:
-      Kwon et al., ASAM, 2021, Figure 1.
     """
     maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key, None)
 
@@ -248,19 +236,20 @@ def average_sharpness(
 
     The draws come in pairs eps, -eps, in which the loss's slope at w cancels; they depend on the
     key alone. For small sigma the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian.
-    The error falls with the square root of `samples`, and so does the part of it that is rounding.
-    See `sharpness` for what is compiled and when; under jit the draws are unrolled.
+    Its error falls with the square root of `samples`. See `sharpness` for what is compiled and
+    when; under jit the draws are unrolled. (Andriushchenko et al. 2023; Keskar et al. 2017.)
 
     Args:
       loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
-      sigma: standard deviation of T_w^-1 eps, a scalar of at least 0. ||T_w^-1 eps||_2, to compare
-        with a radius, is about sigma sqrt(k) for k parameters.
+      sigma: standard deviation of T_w^-1 eps, a scalar of at least 0: for `elementwise` a relative
+        change of the weights. ||T_w^-1 eps||_2 is about sigma sqrt(k) for k parameters.
       operator: T_w, taken at w. What `masked` freezes is not perturbed.
-      samples: draws of eps, at least 1; an odd one out has no partner. Each costs a loss.
+      samples: draws of eps, at least 1. Each costs a loss; L(w) one more.
       batch_size: examples that loss_fn sees at once; must divide the batch. None for all.
 
     Returns:
-      A function of (params, batch, key) that returns a scalar, as `sharpness` does.
+      A function of (params, batch, key), key one of jax.random, that returns a scalar in the
+      loss's units; float32, or the loss's dtype where that is wider.
 
     Raises:
       ValueError: if sigma < 0 or samples < 1; when called, if batch_size does not divide the batch.
@@ -273,10 +262,6 @@ def average_sharpness(
     >>> value = measure(jnp.array([3.0, 4.0]), jnp.ones((5, 2)), jax.random.key(0))
     >>> print(f"{value:.2f}")  # the mean is 0.1^2 (3^2 + 4^2) = 0.25
     0.24
-
-    References:
-      Keskar et al., 2017; Andriushchenko et al., A modern look at the relationship between
-      sharpness and generalization, 2023.
     """
     loss = Loss(loss_fn)
     _operators.check(operator)

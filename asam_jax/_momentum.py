@@ -1,4 +1,4 @@
-"""Steps of one gradient: eps along what the optimizer remembers; and Friendly SAM's direction."""
+"""Steps of one gradient: eps along what the optimizer keeps of gradients."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,46 +11,6 @@ from asam_jax import _checks, _collectives, _tree
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax.typing import AxisName, Operator, PyTree, RememberState, Scalar
-
-
-def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientTransformation:
-    """Friendly SAM (Li et al. 2024): eps is made from the mini-batch's own part of the gradient.
-
-        m = decay * m + (1 - decay) * g
-        direction = g - sigma * m
-
-    where m, from 0, estimates the gradient of the whole training set. For
-    `sharpness_aware(ascent=...)`. This is the paper's definition; the published code subtracts the
-    m of the previous steps, and its sigma is sigma / (decay + sigma (1 - decay)) here.
-
-    Args:
-      sigma: how much of m is subtracted, at least 0; may be traced. 0 is ASAM.
-      decay: of the moving average, at least 0 and less than 1; may be traced.
-
-    Returns:
-      A transformation of gradients into directions. Its state is an `optax.EmaState`, m.
-
-    Raises:
-      ValueError: if sigma < 0 or decay is not in [0, 1).
-
-    >>> import asam_jax, jax.numpy as jnp
-    >>> ascent = asam_jax.friendly_ascent(sigma=1.0, decay=0.5)
-    >>> direction, state = ascent.update(jnp.ones(2), ascent.init(jnp.ones(2)))
-    >>> direction, state = ascent.update(jnp.array([1.0, 3.0]), state)
-    >>> direction
-    Array([0.25, 1.25], dtype=float32)
-    """
-    _checks.number("sigma", sigma, 0.0)
-    _checks.number("decay", decay, 0.0, 1.0)
-    ema = optax.ema(decay, debias=False)  # pyright: ignore[reportArgumentType]
-
-    def update_fn(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
-        # The average keeps its dtype, whether the gradient's is narrower or wider.
-        grads = jax.tree.map(lambda g, m: jnp.asarray(g, m.dtype), updates, state.ema)
-        mean, state = ema.update(grads, state, params)
-        return _tree.plus(updates, -jnp.asarray(sigma), mean), state
-
-    return optax.GradientTransformation(ema.init, update_fn)
 
 
 def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
@@ -123,7 +83,7 @@ def momentum_ascent(
     Args:
       params: w, the parameters that update changes.
       opt_state: the optimizer's state, through wrappers and `optax.partition`; of nnx.Optimizer,
-        its opt_state and nnx.state(model, nnx.Param), both by nnx.pure. The direction is that of
+        its opt_state and nnx.state(model, nnx.Param), both by nnx.as_pure. The direction is that of
         `remember` if the chain has it, else the trace of `optax.trace` (`optax.sgd`), else the
         first moment `mu` of `optax.adam` and others; 0 for a parameter of which nothing is kept.
       rho: see `perturbation`.

@@ -18,6 +18,15 @@ def _none(path: KeyPath, leaf: Any) -> None:
     del path, leaf
 
 
+def _check_parameters(params: PyTree) -> None:
+    """Raises where an operator is called as a schedule is, with the count of updates."""
+    if jnp.issubdtype(getattr(params, "dtype", jnp.float32), jnp.integer):
+        raise TypeError(
+            "operator was called with an integer: optax.inject_hyperparams takes every function "
+            'for a schedule. Give it static_args=("operator",).'
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Normalization:
     """T_w by rules on the leaves. A value with a hash, as what an optimizer closes over must be."""
@@ -37,6 +46,7 @@ class _Normalization:
             )
 
     def __call__(self, params: PyTree) -> PyTree:
+        _check_parameters(params)
         return jax.tree_util.tree_map_with_path(self._scale, params)
 
     def _scale(self, path: KeyPath, leaf: Any) -> jax.Array:
@@ -172,6 +182,7 @@ class _Masked:
     mask: Any
 
     def __call__(self, params: PyTree) -> PyTree:
+        _check_parameters(params)
         return _tree.where(self.flags(params), self.operator(params))
 
     def flags(self, params: PyTree) -> PyTree:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from asam_jax import _checks, _collectives, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import total, wide, widened
+from asam_jax._tree import mean, total, wide, widened, zeros
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
@@ -69,33 +69,9 @@ class Loss:
         return losses, mean(map(gradient, group))
 
 
-@jax.jit
-def zeros(params: PyTree) -> PyTree:
-    """Eps at w: zeros that are sharded as the parameters are, since they read them."""
-    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
-
-
 def increase(losses: list[jax.Array], at_w: list[jax.Array]) -> jax.Array:
     """L(w + eps) - L(w). It can be smaller than the rounding of either mean: so subtract first."""
     return mean(a - b for a, b in zip(losses, at_w, strict=True))
-
-
-def mean(terms: Iterable[PyTree]) -> PyTree:
-    """The mean of trees, one at a time, by Kahan's sums: as if in twice the precision."""
-    sums, lost, count = None, None, 0
-    for term in terms:
-        count += 1
-        sums, lost = (term, zeros(term)) if count == 1 else _add(sums, lost, term)
-    return sums if count == 1 else jax.tree.map(lambda x: x / count, sums)
-
-
-@jax.jit
-def _add(sums: PyTree, lost: PyTree, term: PyTree) -> tuple[PyTree, PyTree]:
-    term = jax.tree.map(jnp.add, term, lost)
-    new = jax.tree.map(jnp.add, sums, term)
-    # Beside an infinite sum, what is lost would be NaN.
-    rest = lambda n, s, x: jnp.where(jnp.isfinite(n), x - (n - s), jnp.zeros_like(n))  # noqa: E731
-    return new, jax.tree.map(rest, new, sums, term)
 
 
 def groups_of(batch: PyTree, m: Any, batch_size: Any) -> Iterator[list[PyTree]]:
@@ -196,9 +172,6 @@ def radius_profile(
     >>> profile = asam_jax.radius_profile(loss, operator=asam_jax.identity())(w, x, [0.1, 1.0])
     >>> print(np.asarray(profile.rise).round(3), profile.linear, profile.slope)
     [ 1.01 11.  ] [ 1. 10.] 10.0
-
-    References:
-      Kwon et al., ASAM, 2021, Section 5.
     """
     loss = Loss(loss_fn)
     _operators.check(operator)

@@ -1,7 +1,6 @@
 """Sums, norms and inner products over whole trees, safe from overflow and underflow."""
 
 import functools
-import operator
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,10 +11,9 @@ import jax.numpy as jnp
 from asam_jax._collectives import Axes, varying_axes
 from asam_jax.typing import PyTree, Scalar
 
-# 2-norms are sums of fourth powers of sqrt(T |g|), kept in five ranges of it, each of 2^50: within
-# one, a sum of 2^27 of them neither overflows nor underflows in float32.
-_RANGE = 50
-_CENTERS = tuple(_RANGE * k for k in (-2, -1, 0, 1, 2))
+# A 2-norm is made from a sum of fourth powers of sqrt(T |g|), divided by one of these scales: 2^50
+# apart, at least one neither overflows nor loses what counts, of up to 2^27 entries in float32.
+_SCALES = (2.0**-100, 2.0**-50, 1.0, 2.0**50, 2.0**100)
 
 
 def widest(dtypes: Iterable[Any]) -> Any:
@@ -33,50 +31,42 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(wide(leaf)), tree)
 
 
-def _stacked(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, jax.Array]:
-    """Parts of one shape along a new first axis, by those of the axes that they vary over."""
-    dtype = widest(part.dtype for part in parts)
-    groups = _members(parts, axes).items()
-    return {over: jnp.stack([parts[i].astype(dtype) for i in group]) for over, group in groups}
-
-
-def _members(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[int]]:
-    """The indices of parts, by those of the axes that they vary over."""
+def _groups(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[jax.Array]]:
+    """Arrays in one dtype, by those of the axes that they vary over."""
     groups = defaultdict(list)
-    for index, part in enumerate(parts):
+    dtype = widest(part.dtype for part in parts)
+    for part in parts:
         varies = varying_axes(part)
-        groups[tuple(axis for axis in axes if axis in varies)].append(index)
+        groups[tuple(axis for axis in axes if axis in varies)].append(part.astype(dtype))
     return groups
 
 
-def total(
-    parts: Sequence[jax.Array], axes: Axes = (), *, keys: Sequence[jax.Array] | None = None
-) -> jax.Array:
-    """The sum of arrays of one shape, and over those of the mapped axes that each varies over.
+def _two_rows(scalars: list[jax.Array]) -> jax.Array:
+    """Scalars, twice.
 
-    XLA rewrites a reduction of stacked scalars into a chain of binary operations and copies the
-    chain into the fusion of every leaf that reads its end: a program that grows with the square of
-    the leaf count. It does not fuse a sort, which is by `keys` where the sum must be linear.
+    XLA rewrites a reduction of stacked scalars into a chain of binary operations and copies it into
+    the fusion of every leaf that reads its end: a program of the square of the leaf count. It does
+    not do so with the rows of a matrix.
     """
+    return jnp.stack(scalars * 2).reshape(2, -1)
+
+
+def total(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
+    """The sum of scalars, and over those of the mapped axes that each varies over."""
     sums = []
-    for over, group in _stacked(parts, axes).items():
-        if keys is None:
-            group = jnp.sort(group, axis=0)
-        else:
-            own = [keys[index] for index in _members(parts, axes)[over]]
-            group = group[jnp.argsort(jnp.stack([key.astype(group.dtype) for key in own]))]
-        part = jnp.sum(group, axis=0)
+    for over, group in _groups(parts, axes).items():
+        part = jnp.sum(_two_rows(group), axis=1)[0]
         sums.append(jax.lax.psum(part, over) if over else part)
-    return functools.reduce(operator.add, sums)
+    return functools.reduce(jnp.add, sums)
 
 
 def largest(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
-    """The largest of scalars of at least 0, also over mapped axes; NaN if one is NaN."""
-    groups = _stacked(parts, axes).items()
-    tops = {over: jnp.sort(group, axis=0)[-1] for over, group in groups}  # a sort puts NaN last
-    return functools.reduce(
-        jnp.maximum, [jax.lax.pmax(top, over) if over else top for over, top in tops.items()]
-    )
+    """The largest of scalars, also over mapped axes; NaN if one is NaN."""
+    tops = []
+    for over, group in _groups(parts, axes).items():
+        top = jnp.max(_two_rows(group), axis=1)[0]
+        tops.append(jax.lax.pmax(top, over) if over else top)
+    return functools.reduce(jnp.maximum, tops)
 
 
 def root(t: jax.Array, g: jax.Array) -> jax.Array:
@@ -89,92 +79,46 @@ def capped(t: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.minimum(t * factor.astype(t.dtype), jnp.finfo(t.dtype).max)
 
 
-def _powers(t: jax.Array, g: jax.Array) -> list[jax.Array]:
-    """(sqrt(T |g|) / 2^center)^4 where that is in the range of the center, else 0; NaN stays.
-
-    Each power is selected after it is taken. A power of what was selected, shared or not, is cut
-    off from the sums by XLA's fusion: one more kernel for each leaf.
-    """
-    x = root(t, g)
-    powers = []
-    for center in _CENTERS:
-        low, high = 2.0 ** (center - _RANGE / 2), 2.0 ** (center + _RANGE / 2)
-        inside = (x >= low) & (x < high)
-        if center == _CENTERS[0]:
-            inside = x < high
-        elif center == _CENTERS[-1]:
-            inside = ~(x < low)
-        power = jnp.square(jnp.square(x * jnp.asarray(2.0**-center, x.dtype)))
-        powers.append(jnp.where(inside, power, jnp.zeros_like(power)))
-    return powers
-
-
-def _apart(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(jnp.sum(power) for power in _powers(t, g))
-
-
-def _at_once(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-    powers = tuple(_powers(t, g))
-    zeros = tuple(jnp.zeros((), power.dtype) for power in powers)
-    add = lambda a, b: tuple(map(jnp.add, a, b))  # noqa: E731
-    return tuple(jax.lax.reduce(powers, zeros, add, range(g.ndim)))
-
-
-def _by_peak(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-    """The range of the largest entry decides for all: beside it those of lower ranges vanish."""
-    x = root(t, g)
-    peak = jnp.max(x, initial=0.0)
-    lows = [2.0 ** (center - _RANGE / 2) for center in _CENTERS[1:]]
-    number = jnp.sum(peak >= jnp.asarray(lows, x.dtype))
-    scale = jnp.asarray([2.0**-center for center in _CENTERS], x.dtype)[number]
-    whole = jnp.sum(jnp.square(jnp.square(x * scale)))
-    return tuple(jnp.where(number == k, whole, jnp.zeros_like(whole)) for k in range(len(_CENTERS)))
-
-
 @jax.jit
-def _sums(t: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-    """The sums of `_powers`, as each compiler makes the least of them.
+def _sums(t: jax.Array, g: jax.Array) -> jax.Array:
+    """Sums of (sqrt(T |g|) / scale)^4 for each of the scales.
 
-    A TPU's fuses sums with the product that makes g, but not a reduction of several operands. A
-    GPU's takes two kernels for the sum of a matrix, and two for a reduction of several operands. A
-    CPU's puts each power into memory for either; there two passes take a tenth of the time.
+    A TPU's compiler fuses sums with the product that makes g, if each is a sum of its own; a GPU's
+    and a CPU's make one kernel of them, if they are the rows of one sum.
     """
-    return jax.lax.platform_dependent(
-        t, g, tpu=_apart, cuda=_at_once, rocm=_at_once, default=_by_peak
-    )
+    if g.size == 1:  # XLA would take the scale out of the power of a scalar, as 0 or inf
+        t, g = (jnp.pad(a.reshape(-1), (0, 1)) for a in (t, g))
 
+    def apart(t: jax.Array, g: jax.Array) -> jax.Array:
+        x = root(t, g)
+        inverses = [jnp.asarray(1 / scale, x.dtype) for scale in _SCALES]
+        return jnp.stack([jnp.sum(jnp.square(jnp.square(x * inverse))) for inverse in inverses])
 
-def _totals(each: Sequence[tuple[jax.Array, ...]], axes: Axes) -> jax.Array:
-    """Sums over leaves of as many scalars each, and over the axes that a leaf's vary over.
+    def in_rows(t: jax.Array, g: jax.Array) -> jax.Array:
+        x = root(t, g)[None]
+        inverses = jnp.asarray([1 / scale for scale in _SCALES], x.dtype)
+        scaled = x * inverses.reshape((-1,) + (1,) * (x.ndim - 1))
+        return jnp.sum(jnp.square(jnp.square(scaled)), axis=range(1, x.ndim))
 
-    All scalars are stacked at once. XLA does not look through the reshape for what it makes of a
-    sum of stacked scalars: see `total`.
-    """
-    groups = defaultdict(list)
-    dtype = widest(scalars[0].dtype for scalars in each)
-    for scalars in each:
-        varies = varying_axes(scalars[0])
-        groups[tuple(axis for axis in axes if axis in varies)].append(scalars)
-    result = jnp.zeros((), dtype)
-    for over, group in groups.items():
-        flat = [scalar.astype(dtype) for column in zip(*group, strict=True) for scalar in column]
-        sums = jnp.sum(jnp.stack(flat).reshape(-1, len(group)), axis=1)
-        result += jax.lax.psum(sums, over) if over else sums
-    return result
+    return jax.lax.platform_dependent(t, g, tpu=apart, default=in_rows)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Array:
     """sqrt(||T g||_2) over all leaves, in one pass; 0 for a zero g, NaN or inf where g has one.
 
-    The idea is Blue's (1978), as in LAPACK's dnrm2: sums of small, middle and large squares at
-    once. The root, since ||T g|| can overflow where no entry of eps does.
+    The sums at all scales are taken at once, after Blue (1978) and LAPACK's dnrm2; the largest
+    that is finite has lost nothing. The root, since ||T g|| can overflow where no eps does.
     """
-    sums = _totals([_sums(t, g) for t, g in zip(ts, gs, strict=True)], axes)
-    roots = jnp.sqrt(jnp.sqrt(sums)) * jnp.asarray([2.0**c for c in _CENTERS], sums.dtype)
-    top = jnp.max(roots)
-    scaled = roots / jnp.where(top == 0, jnp.ones_like(top), top)
-    return top * jnp.sqrt(jnp.sqrt(jnp.sum(jnp.square(jnp.square(scaled)))))
+    parts = [_sums(t, g) for t, g in zip(ts, gs, strict=True)]
+    sums = jnp.zeros((), widest(part.dtype for part in parts))
+    for over, group in _groups(parts, axes).items():
+        part = jnp.sum(jnp.stack(group, axis=1), axis=1)
+        sums += jax.lax.psum(part, over) if over else part
+    roots = jnp.sqrt(jnp.sqrt(sums)) * jnp.asarray(_SCALES, sums.dtype)
+    finite = jnp.isfinite(sums)
+    largest_root = jnp.max(jnp.where(finite, roots, jnp.zeros_like(roots)))
+    return jnp.where(jnp.any(finite), largest_root, jnp.nan)
 
 
 @root_of_norm.defjvp
@@ -191,8 +135,7 @@ def _root_of_norm_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[jax.Arra
         return jnp.sum((own * b) * (a * dg) + (own * b) * g * (own * dt)) / 2
 
     parts = [part(*leaf) for leaf in zip(ts, gs, dts, dgs, strict=True)]
-    keys = [jnp.max(jnp.abs(g), initial=0.0) for g in gs]
-    return r, total(parts, axes, keys=keys).astype(r.dtype)
+    return r, total(parts, axes).astype(r.dtype)
 
 
 def inverse(size: jax.Array) -> jax.Array:
@@ -257,6 +200,30 @@ def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> P
     finite = all_finite(gradients, axes)
     keep = lambda a, b: jnp.where(finite, jnp.asarray(a, jnp.result_type(b)), b)  # noqa: E731
     return jax.tree.map(keep, new, old)
+
+
+@jax.jit
+def zeros(params: PyTree) -> PyTree:
+    """Zeros that are sharded as the parameters are, since they read them."""
+    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
+
+
+def mean(terms: Iterable[PyTree]) -> PyTree:
+    """The mean of trees, one at a time, by Kahan's sums: as if in twice the precision."""
+    sums, lost, count = None, None, 0
+    for term in terms:
+        count += 1
+        sums, lost = (term, zeros(term)) if count == 1 else _add(sums, lost, term)
+    return sums if count == 1 else jax.tree.map(lambda x: x / count, sums)
+
+
+@jax.jit
+def _add(sums: PyTree, lost: PyTree, term: PyTree) -> tuple[PyTree, PyTree]:
+    term = jax.tree.map(jnp.add, term, lost)
+    new = jax.tree.map(jnp.add, sums, term)
+    # Beside an infinite sum, what is lost would be NaN.
+    rest = lambda n, s, x: jnp.where(jnp.isfinite(n), x - (n - s), jnp.zeros_like(n))  # noqa: E731
+    return new, jax.tree.map(rest, new, sums, term)
 
 
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:

@@ -52,7 +52,7 @@ def value_and_grad(
       like `nnx.state(model, wrt)`: `nnx.Optimizer(model, tx, wrt=wrt).update(model, grads)`.
 
     Raises:
-      As `asam_jax.value_and_grad`, and ValueError if wrt selects nothing in the model.
+      ValueError: as `asam_jax.value_and_grad`, and if wrt selects nothing in the model.
 
     >>> import asam_jax.nnx, jax.numpy as jnp, optax
     >>> from flax import nnx

@@ -113,7 +113,9 @@ for place, rho in enumerate(radii):
         losses[place, seed] = train(model, tuning, y_noisy, rho, EPOCHS, rate=1e-2, seed=seed)
         accuracies[place, seed] = 100 * float(correct(model, x[testing], y[testing]))
     name = f"ASAM, rho = {rho}" if rho else "AdamW"
-    print(f"{name:17} loss {losses[place].mean():.2f}, test accuracy {accuracies[place].mean():.1f} %")
+    print(
+        f"{name:17} loss {losses[place].mean():.2f}, test accuracy {accuracies[place].mean():.1f} %"
+    )
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
@@ -130,6 +132,6 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# AdamW fits the labels, wrong ones too. A larger radius keeps it from that, up to the point where it
-# fits nothing any more. In your own fine-tuning choose rho on a validation split;
+# AdamW fits more of the wrong labels. With a larger radius the training loss stays higher and the test
+# accuracy rises, until it levels off. In your own fine-tuning choose rho on a validation split;
 # [Which rho](REPOSITORY/blob/main/docs/choosing.md#which-rho) says where to start.

@@ -22,6 +22,7 @@ NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 # Where files of the repository are on the site.
 PAGES = {
     "experiments/evidence/RESULTS.md": "results.md",
+    "experiments/evidence/APPENDIX.md": "appendix.md",
     "CHANGELOG.md": "changelog.md",
     **{f"colab/{path.name}": f"notebooks/{path.stem}.md" for path in NOTEBOOKS},
 }
@@ -51,7 +52,7 @@ def on_config(config):
 
 def on_files(files, config):
     """Adds the pages that are made from files outside docs/, and their pictures."""
-    for page in ("results.md", "changelog.md"):
+    for page in ("results.md", "appendix.md", "changelog.md"):
         files.append(File.generated(config, page, content=(ROOT / SOURCES[page]).read_text()))
     for path in EVIDENCE.glob("*.png"):
         files.append(File.generated(config, f"evidence/{path.name}", abs_src_path=str(path)))

@@ -47,9 +47,9 @@ def test_rho_p_and_operator(make):
     for p in (0.99, 0, float("nan")):
         with pytest.raises(ValueError, match=r"^p must be at least 1"):
             make(rho=0.1, p=p)
-    with pytest.raises(TypeError, match=r"^p must be a Python number from 1 to infinity"):
+    with pytest.raises(TypeError, match=r"^p must be a number"):
         make(rho=0.1, p="2")
-    with pytest.raises(TypeError, match=r"^p must be a Python number from 1 to infinity"):
+    with pytest.raises(TypeError, match=r"^p must be a Python number, got a traced one"):
         jax.eval_shape(lambda p: make(rho=0.1, p=p) and None, 2.0)
     with pytest.raises(TypeError, match=r"must be called: operator=asam_jax\.elementwise\(") as e:
         make(rho=0.1, operator=asam_jax.elementwise)
@@ -84,16 +84,16 @@ def test_a_schedule_of_rho():
         (lambda: asam_jax.sam(optax.sgd), "base must be an optax"),
         (lambda: asam_jax.alternating("sgd", 0.1), "base must be an optax"),
         (lambda: asam_jax.decoupled_wsam(0.1, 0.1, 0.5), "base must be an optax"),
-        (lambda: asam_jax.decoupled_wsam(SGD, 0.1, 0.5, gamma=1.0), "gamma must be less than 1"),
+        (lambda: asam_jax.decoupled_wsam(SGD, 0.1, 0.5, gamma=1.0), "gamma must be .*less than 1"),
         (lambda: asam_jax.sharpness_aware(0.5, every=0), "every must be an integer of at least 1"),
         (lambda: asam_jax.sharpness_aware(0.5, every=2.5), "every must be an integer of at least"),
         (lambda: asam_jax.sharpness_aware(0.5, ascent="ema"), "ascent must be an optax"),
         (lambda: asam_jax.sharpness_aware(0.5, descent="gsam"), "descent must be "),
         (lambda: asam_jax.gsam_descent(-1.0), "alpha must be at least 0"),
-        (lambda: asam_jax.wsam_descent(1.0), "gamma must be less than 1"),
+        (lambda: asam_jax.wsam_descent(1.0), "gamma must be .*less than 1"),
         (lambda: asam_jax.looksam_descent(np.nan), "weight must be at least 0"),
         (lambda: asam_jax.friendly_ascent(-1.0), "sigma must be at least 0"),
-        (lambda: asam_jax.friendly_ascent(decay=1.5), "decay must be at most 1"),
+        (lambda: asam_jax.friendly_ascent(decay=1.5), "decay must be at least 0 and"),
         (lambda: asam_jax.remember(-0.1), "decay must be at least 0"),
     ],
 )
@@ -112,7 +112,7 @@ def test_trees_of_different_structure_or_shape():
 
 
 def test_operators_that_return_something_else():
-    with pytest.raises(ValueError, match="operator must return one scale for each leaf"):
+    with pytest.raises(ValueError, match="operator must return a tree like params"):
         asam_jax.perturbation(W, W, rho=0.1, operator=lambda p: [p["w"]])
     with pytest.raises(
         ValueError, match=r"operator returned a scale of shape \(3,\) at params\['w'\]"

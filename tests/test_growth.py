@@ -38,11 +38,9 @@ def compiled(function, *arguments):
 
 
 def executed(text):
-    """The kernels that run: instructions of the entry, but for names of what is there."""
+    """The instructions of the entry computation: parameters, and the kernels that run."""
     entry = text[text.index("\nENTRY ") :].split("\n}", 1)[0]
-    names = re.findall(r"^\s+(?:ROOT )?%?\S+ = .*? ([\w\-]+)\(", entry, re.MULTILINE)
-    free = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
-    return sum(name not in free for name in names)
+    return len(re.findall(r"^\s+(?:ROOT )?%?\S+ = ", entry, re.MULTILINE))
 
 
 def step(tx):
@@ -77,12 +75,12 @@ def sgd_with(**options):
 
 
 PROGRAMS = {
+    "p = 1": functools.partial(eps, p=1.0),
     "p = 3": functools.partial(eps, p=3.0),
     "value_and_grad": of(asam_jax.value_and_grad(loss, rho=0.5)),
-    "gsam and friendly": sgd_with(
-        ascent=asam_jax.friendly_ascent(), descent=asam_jax.gsam_descent(0.1)
-    ),
+    "gsam": sgd_with(descent=asam_jax.gsam_descent(0.1)),
     "looksam": sgd_with(every=2, descent=asam_jax.looksam_descent(0.5)),
+    "friendly": sgd_with(ascent=asam_jax.friendly_ascent()),
     "alternating": step(asam_jax.alternating(optax.sgd(0.1), 0.5)),
     "momentum_ascent": momentum,
     "sharpness": of(lambda w: asam_jax.sharpness(loss, rho=0.5)(w, X)),
@@ -96,7 +94,7 @@ def test_every_program_grows_linearly(program, flax_promotes):
     assert len(program(32)) <= 2.1 * len(program(16))
 
 
-SIZES = (32, 64)
+SIZES = (50, 100)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +120,6 @@ def test_a_step_executes_few_instructions_beyond_two_gradients(asam_texts, flax_
 
 
 def test_eps_has_three_kernels_for_each_leaf(eps_texts):
-    """And a few that make one number of all leaves."""
+    """Beside two parameters, and a sort with what makes one number of it."""
     for leaves, text in zip(SIZES, eps_texts, strict=True):
-        assert executed(text) <= 3 * leaves + 20
+        assert executed(text) <= 5 * leaves + 20

@@ -37,7 +37,7 @@ def three_steps(tx, params, loss, trained):
         updates, state = tx.update(jax.grad(loss)(params), state, params, grad_fn=jax.grad(loss))
         return trained(updates), state
 
-    state = tx.init(params)
+    updates, state = None, tx.init(params)
     for _ in range(3):
         updates, state = step(params, state)
     return updates

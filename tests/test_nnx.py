@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,7 @@ def step(model, optimizer, x=X, y=Y, **axes):
 
 
 def trained(run, steps=1, tx=None, **net):
-    model = Net(nnx.Rngs(0), **net)
+    model: Any = Net(nnx.Rngs(0), **net)
     optimizer = nnx.Optimizer(model, tx or optax.sgd(0.1), wrt=nnx.Param)
     values = [run(model, optimizer) for _ in range(steps)]
     return model, values
@@ -95,8 +96,8 @@ def test_both_passes_and_the_state_are_those_by_hand(transform):
         np.testing.assert_allclose(got, value, rtol=1e-6)
         close(leaves(got_grads), grads)
         close(state_of(model), state, 1e-6)
-    assert jax.tree.structure(got_grads) == jax.tree.structure(nnx.state(model, nnx.Param))
-    assert state["drop/rngs/count"] == 2
+        assert jax.tree.structure(got_grads) == jax.tree.structure(nnx.state(model, nnx.Param))
+    assert state_of(model)["drop/rngs/count"] == 2
 
 
 def with_split_and_merge(model, optimizer):
@@ -128,22 +129,6 @@ def test_dropout_and_batch_norm_in_the_ways_that_people_write_it(run):
     assert int(model.drop.rngs.count[...]) == 1
 
 
-def test_dropped_coordinates_get_no_gradient():
-    class Dropped(nnx.Module):
-        def __init__(self):
-            self.w = nnx.Param(jnp.ones(64))
-            self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(3))
-
-        def __call__(self):
-            return self.drop(self.w[...])
-
-    model = Dropped()
-    kept = nnx.clone(model)() != 0
-    grads = asam_jax.nnx.value_and_grad(lambda m: jnp.sum(m() ** 2), rho=0.1)(model)[1]
-    np.testing.assert_array_equal(grads["w"][...] != 0, kept)
-    assert 0 < kept.sum() < 64 and not np.array_equal(model() != 0, kept)
-
-
 def test_steps_in_a_scan_are_those_of_a_loop():
     @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=(nnx.Carry, 0))
     def scanned(carry, x):
@@ -164,7 +149,7 @@ def test_adamw_updates_along_the_gradient_by_hand():
     model, _ = trained(nnx.jit(step), tx=tx)
     start = Net(nnx.Rngs(0))
     grads, w = by_hand(start)[1], leaves(nnx.state(start, nnx.Param))
-    updates, _ = tx.update(grads, tx.init(w), w)
+    updates: Any = tx.update(grads, tx.init(w), w)[0]
     got = leaves(nnx.state(model, nnx.Param))
     close(got, {n: w[n] + np.asarray(updates[n]) for n in w}, 1e-4)
 
@@ -175,7 +160,7 @@ def test_several_modules_rngs_metrics_and_aux():
     pair, rngs, metric = make(), nnx.Rngs(dropout=3), nnx.metrics.Average()
     shared = nnx.Dropout(0.5)
 
-    def reconstruction(pair, x, rngs, *, metric=None, train, name="a"):
+    def reconstruction(pair, x, rngs, *, metric, train, name="a"):
         assert train is True and name == "b"
         out = pair[1](shared(pair[0](x), rngs=rngs))
         value = jnp.mean((out - x) ** 2)
@@ -253,13 +238,6 @@ def test_eight_devices_take_the_step_of_one(mapped):
     got_params, params = (leaves(nnx.state(m, nnx.Param)) for m in (model, expected))
     close(got_params, params, 1e-5)
     close(state_of(model), state_of(expected), 1e-5)
-
-
-def test_bad_arguments_are_refused_when_it_is_made():
-    with pytest.raises(ValueError, match="rho must be at least 0"):
-        asam_jax.nnx.value_and_grad(loss, rho=-1.0)
-    with pytest.raises(ValueError, match="p must be"):
-        asam_jax.nnx.value_and_grad(loss, rho=0.5, p=0.5)
 
 
 def test_flax_is_imported_by_this_module_alone():

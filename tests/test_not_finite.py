@@ -1,5 +1,7 @@
 """Gradients that are not finite reach the updates and leave every state as it was."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -68,7 +70,8 @@ def test_one_overflow_costs_one_step(name):
 
 def test_what_is_remembered_and_the_ascent_along_it():
     tx = optax.chain(asam_jax.remember(0.5), SKIP)
-    state = tx.init(PARAMS)
+    updates: Any = None
+    state: Any = tx.init(PARAMS)
     for factor in (1.0, np.nan, np.inf):
         updates, state = tx.update(gradient(factor)(PARAMS), state, PARAMS)
         assert bool(jnp.any(updates["kernel"])) == (factor == 1.0)
@@ -78,8 +81,7 @@ def test_what_is_remembered_and_the_ascent_along_it():
 
 
 @pytest.mark.parametrize("name", ["exact", "LookSAM", "decoupled WSAM"])
-def test_on_devices_that_agree(name):
-    """One device's overflow is everyone's: the states of all stay, and none is left behind."""
+def test_one_devices_overflow_is_a_step_that_all_skip(name):
     tx = optimizer(name, SKIP, axis_name="data")
     factors = np.float32([1, 1, 1, np.inf, 1, 1, 1, 1])
 
@@ -89,9 +91,10 @@ def test_on_devices_that_agree(name):
 
     step = jax.pmap(step, axis_name="data", in_axes=(None, None, 0, 0, 0), out_axes=(None, None))
     x, y = X.reshape(8, 2, 6), Y.reshape(8, 2, 4)
+    params: Any
     params, state = step(PARAMS, tx.init(PARAMS), x, y, np.ones(8, np.float32))
     same, state = step(params, state, x, y, factors)
-    chex.assert_trees_all_equal(same, params)
-    moved, _ = step(same, state, x, y, np.ones(8, np.float32))
+    many.close(same, params, tolerance=0)
+    moved: Any = step(same, state, x, y, np.ones(8, np.float32))[0]
     assert not jnp.array_equal(moved["kernel"], params["kernel"])
-    chex.assert_tree_all_finite(moved)
+    assert all(bool(jnp.isfinite(w).all()) for w in moved.values())

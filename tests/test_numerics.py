@@ -74,7 +74,7 @@ SCALED = asam_jax.elementwise(0.0, adapt=asam_jax.all_leaves)
 
 def test_entries_from_1e_minus_30_to_1e30_in_one_tree():
     """Leaves of one magnitude each, one leaf of all magnitudes, and all weights one."""
-    magnitudes = np.float32(10.0 ** np.arange(-30, 31, 5))
+    magnitudes = (10.0 ** np.arange(-30, 31, 5)).astype(np.float32)
     both = [(a, b) for a in magnitudes[::3] for b in magnitudes[::3]]
     rng = np.random.default_rng(0)
     mixed = rng.choice(magnitudes, 200) * rng.normal(size=200).astype(np.float32)

@@ -1,14 +1,11 @@
 """What a user of the wheel gets: the names, two dependencies, types, and no flax."""
 
 import ast
-import graphlib
 import inspect
 import pathlib
 import subprocess
 import sys
 import tomllib
-
-import pytest
 
 import asam_jax
 
@@ -77,9 +74,8 @@ def test_version_and_address_stand_in_one_place():
         assert holders == [place]
 
 
-# Each line imports from itself and from lines below it. Modules of one line of asam_jax know
-# nothing of each other; in experiments a folder may import from itself.
-LIBRARY = [
+# Each line imports from lines below it; modules of one line know nothing of each other.
+LAYERS = [
     ["__init__"],
     ["nnx"],
     ["_measures"],
@@ -91,58 +87,19 @@ LIBRARY = [
     ["_checks", "_collectives"],
     ["typing"],
 ]
-EXPERIMENTS = [
-    ["__main__", "cli"],
-    ["figures", "studies", "benchmarks", "reporting"],
-    ["training"],
-    ["models", "datasets"],
-    ["config"],
-]
 
 
-def module_file(name):
-    """The file of a module of this project, or None where there is no such module."""
-    path = ROOT.joinpath(*name.split("."))
-    files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if file.exists()), None)
-
-
-def imports(path, package):
-    """The package's modules that a file imports, at its top or within a function."""
-    found = set()
+def imported_by(path):
+    """The modules of the package that a file imports, at its top or within a function."""
+    modules = {module for layer in LAYERS for module in layer}
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if module_file(name) else str(node.module) for name in whole}
-    return {name for name in found if name.split(".")[0] == package and name != package}
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "asam_jax":
+            names = {alias.name for alias in node.names} & modules
+            yield from names if node.module == "asam_jax" else {str(node.module).split(".")[1]}
 
 
-def graph(package):
-    """Each module of a package -> those of the package that it imports."""
-    files = [p for p in (ROOT / package).rglob("*.py") if "evidence" not in p.parts]
-    names = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts) for p in files}
-    return {name.removesuffix(".__init__"): imports(p, package) for p, name in names.items()}
-
-
-@pytest.mark.parametrize("package", ["asam_jax", "experiments"])
-def test_no_module_imports_itself_by_way_of_others(package):
-    try:
-        graphlib.TopologicalSorter(graph(package)).prepare()
-    except graphlib.CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
-
-
-@pytest.mark.parametrize(
-    ("package", "lines", "siblings"),
-    [("asam_jax", LIBRARY, False), ("experiments", EXPERIMENTS, True)],
-)
-def test_imports_go_one_way(package, lines, siblings):
-    level = {name: number for number, line in enumerate(lines) for name in line}
-    for module, imported in graph(package).items():
-        own = module.split(".")[1] if "." in module else lines[0][0]
-        for other in imported:
-            place = other.split(".")[1]
-            below = level[own] < level[place]
-            assert below or (siblings and own == place), f"{module} imports {other}"
+def test_imports_go_one_way():
+    level = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+    for path in (ROOT / "asam_jax").glob("*.py"):
+        for other in imported_by(path):
+            assert level[path.stem] < level[other], f"{path.stem} imports {other}"

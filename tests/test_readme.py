@@ -7,6 +7,8 @@ import tomllib
 import jax
 import pytest
 
+from experiments.studies import default
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -35,3 +37,10 @@ def test_the_address_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address = project["urls"]["Repository"]
     assert set(re.findall(r"https://github\.com/[\w-]+/asam_jax", README)) == {address}
+
+
+def test_the_table_is_what_the_result_lines_give(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text(README)
+    default.write_readme(ROOT / "experiments" / "evidence", copy)
+    assert copy.read_text() == README

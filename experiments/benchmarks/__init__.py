@@ -1,5 +1,6 @@
 """What a step costs: in time here, and by compilers on machines that are not here."""
 
+from experiments.benchmarks.compiled import Compiled
 from experiments.benchmarks.leaves import Leaves
 from experiments.benchmarks.loop import Loop
 from experiments.benchmarks.sharpness import Sharpness
@@ -11,4 +12,5 @@ BENCHMARKS: dict[str, type] = {
     "loop": Loop,
     "leaves": Leaves,
     "sharpness": Sharpness,
+    "compiled": Compiled,
 }

@@ -38,13 +38,13 @@ class Program:
     @property
     def flops(self) -> float:
         """Of one training step, as XLA counts them."""
-        return sum((call.cost_analysis() or {}).get("flops", 0.0) for call in self.calls) / (
-            self.makes
-        )
+        found: list[Any] = [call.cost_analysis() for call in self.calls]
+        return sum(analysis["flops"] for analysis in found) / self.makes
 
     @property
     def temporary_bytes(self) -> int:
-        return max(call.memory_analysis().temp_size_in_bytes for call in self.calls)
+        found: list[Any] = [call.memory_analysis() for call in self.calls]
+        return max(analysis.temp_size_in_bytes for analysis in found)
 
 
 def timed(function: Callable[[], Any]) -> Callable[[], float]:

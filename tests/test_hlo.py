@@ -1,0 +1,126 @@
+"""What is read from a program's text, against programs whose cost is known."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.benchmarks import compiled, hlo
+from experiments.config.errors import ConfigError
+
+PROGRAM = """HloModule jit_step, entry_computation_layout={()->f32[8]}
+
+%body (p: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %p = (s32[], f32[4,8]) parameter(0)
+  %x = f32[4,8]{1,0:T(8,128)} get-tuple-element(%p), index=1
+  %g = f32[32,8]{1,0} all-gather(%x), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %t = (s32[], f32[4,8]) tuple(%i, %x)
+}
+
+%condition (p: (s32[], f32[4,8])) -> pred[] {
+  %n = s32[]{:T(128)} constant(12)
+  %p = (s32[], f32[4,8]) parameter(0)
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+
+%rare (a: f32[8]) -> f32[8] {
+  ROOT %r = f32[8]{0} all-reduce(%a), replica_groups={{0,1},{2,3}}, to_apply=%add
+}
+
+%often (a: f32[8]) -> f32[8] {
+  ROOT %r = f32[8]{0} copy(%a)
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %w = (s32[], f32[4,8]) while(%t), condition=%condition, body=%body
+  %s = (bf16[100]{0}, bf16[800]{0}) all-gather-start(%b), replica_groups=[1,8]<=[8]
+  %c = f32[8]{0} conditional(%k, %a, %a), branch_computations={%often, %rare}
+  ROOT %m = f32[8]{0} fusion(%c), kind=kLoop, calls=%often
+}
+"""
+
+
+def test_collectives_count_as_often_as_their_loop_runs():
+    program = hlo.Program(PROGRAM)
+    looped, start, reduce = program.collectives(8)
+    assert looped == hlo.Collective("all-gather", 32 * 8 * 4, 8, 12)
+    assert looped.sent == 12 * 1024 * 7 / 8
+    assert start == hlo.Collective("all-gather", 1600, 8, 1)
+    assert reduce == hlo.Collective("all-reduce", 32, 2, 1) and reduce.sent == 32
+    assert program.loops() == 1 and program.kernels() == 4
+    assert hlo.summed([looped, start]) == {
+        "all-gather": dict(count=2, run=13, bytes=12 * 1024 + 1600)
+    }
+
+
+def products(function, *arguments):
+    lowered = jax.jit(function).lower(*arguments)
+    return hlo.Program(lowered.as_text(dialect="hlo")), lowered.cost_analysis()
+
+
+def test_products_and_convolutions_count_as_xla_counts_them():
+    x, w = jnp.ones((3, 4, 5)), jnp.ones((5, 6))
+    program, cost = products(lambda x, w: x @ w, x, w)
+    assert program.product_flops() == cost["flops"] == 2 * 3 * 4 * 5 * 6
+    images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+
+    def convolution(images, kernel):
+        how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(images, kernel, (2, 2), "SAME", **how)
+
+    program, cost = products(convolution, images, kernel)
+    assert program.product_flops() == cost["flops"]
+
+
+def line(variant, **more):
+    collectives = {"all-reduce": dict(count=2, run=2, bytes=100)}
+    found = dict(topology="v5e:2x4", chips=8, model="resnet20", variant=variant, leaves=65)
+    found |= dict(shard_bytes=1e6, argument_bytes=2e6, temporary_bytes=1e7, flops=1e12, bytes=1e9)
+    found |= dict(product_flops=2e12, loops=0, kernels=10, sent_bytes=1e6, compile_seconds=3)
+    found |= dict(command="python -m experiments benchmark compiled", versions={"jax": "0.10.2"})
+    return found | dict(collectives=collectives, kind="compiled", device={}) | more
+
+
+def test_a_bound_is_the_largest_of_three():
+    found = compiled.bound(line("base"))
+    assert found == {"FLOPs": 2e12 / 197e12, "memory": 1e9 / 819e9, "links": 1e6 / 200e9}
+
+
+def test_targets_stand_beside_what_was_reached():
+    exact = line("exact", flops=2.0005e12, temporary_bytes=1.2e7)
+    exact["collectives"] = {"all-reduce": dict(count=6, run=6, bytes=300)}
+    of = {r["variant"]: r for r in (line("base"), exact, line("gsam", temporary_bytes=1.25e7))}
+    found = {what: (most, got) for what, _, most, got in compiled.targets(of)}
+    assert found == {
+        "FLOPs": (2.001, 2.0005),
+        "all-reduces": (5, 6),
+        "all-gathers": (0, 0),
+        "gsam": (1.1, 0.5),
+    }
+    kernels = {"two gradients": 100, "plain formula": 230, "eps": 210}
+    on_gpu = {n: line(n, kernels=k, topology="h100:8") for n, k in kernels.items()}
+    ((what, _, most, got),) = compiled.targets(on_gpu)
+    assert what == "kernels that eps adds"
+    assert (most, got) == (pytest.approx(2.3), pytest.approx(110 / 65))
+
+
+def test_lines_become_tables_and_a_picture_and_are_not_compiled_again(tmp_path, capsys):
+    from experiments.training import result_lines
+
+    for variant in ("base", "exact"):
+        result_lines.append(tmp_path, line(variant))
+    compiled.run(compiled.Compiled(variant=("base", "exact"), workdir=tmp_path))
+    assert "| exact | 2.0 " in capsys.readouterr().out
+    (section,) = compiled.sections(tmp_path)
+    assert section.title == "On machines that were not here"
+    assert "bound and not a measurement" in section.body and "10.15 (FLOPs)" in section.body
+    name, draw = section.pictures[0]
+    draw(tmp_path / name)
+    assert (tmp_path / name).stat().st_size > 5_000
+
+
+def test_what_cannot_be_compiled_is_refused():
+    with pytest.raises(ConfigError, match="unknown chip of --topology 'v99'"):
+        compiled.devices_of("v99:2x2")
+    with pytest.raises(ConfigError, match="unknown model 'resnet21'"):
+        compiled.run(compiled.Compiled(model=("resnet21",)))
