@@ -32,15 +32,9 @@ def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
         updates = g + alpha * (g' - <g', u> u),   u = g / ||g||_2
 
     Args:
-      alpha: the weight of the orthogonal part, a scalar of at least 0; may be traced. 0 is ASAM,
-        or the base optimizer with minimize_fp=False.
+      alpha: the weight of the orthogonal part, a scalar of at least 0, else a ValueError; may be
+        traced. 0 is ASAM, or the base optimizer with minimize_fp=False.
       minimize_fp: whether the loss at w + eps is minimized, or that at w; static.
-
-    Returns:
-      A `typing.Descent` without state.
-
-    Raises:
-      ValueError: if alpha < 0.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2 * jnp.array([1.0, 3.0])) / 2)
@@ -65,9 +59,6 @@ def stable_descent() -> Descent:
         updates = ||g||_2 * g' / ||g'||_2
 
     g' grows with rho; with the length of g, a large rho needs no smaller learning rate.
-
-    Returns:
-      A `typing.Descent` without state. Where g' is 0, so are its updates.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -95,13 +86,7 @@ def wsam_descent(gamma: Scalar) -> Descent:
     `decoupled_wsam` applies the second term outside of it.
 
     Args:
-      gamma: the weight, a scalar of at least 0 and less than 1; may be traced.
-
-    Returns:
-      A `typing.Descent` without state.
-
-    Raises:
-      ValueError: if gamma is not in [0, 1).
+      gamma: the weight, a scalar in [0, 1), else a ValueError; may be traced.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -131,14 +116,8 @@ def looksam_descent(weight: Scalar) -> Descent:
     For `sharpness_aware(every=k)`. The state holds v, one array of the parameters' size.
 
     Args:
-      weight: of the reused direction relative to the gradient, at least 0; may be traced. The
-        paper has 0.7 at k = 5; 0 takes plain gradients in between.
-
-    Returns:
-      A `typing.Descent` with one tree like the parameters as its state.
-
-    Raises:
-      ValueError: if weight < 0.
+      weight: of the reused direction relative to the gradient, at least 0, else a ValueError; may
+        be traced. The paper has 0.7 at k = 5; 0 takes plain gradients in between.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2 * jnp.array([1.0, 3.0])) / 2)
@@ -168,19 +147,13 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
         m = decay * m + (1 - decay) * g
         direction = g - sigma * m
 
-    where m, from 0, estimates the gradient of the whole training set. For
-    `sharpness_aware(ascent=...)`. This is the paper's definition; the published code subtracts the
-    m of the previous steps, and its sigma is sigma / (decay + sigma (1 - decay)) here.
+    where m, from 0, estimates the gradient of the whole training set; it is the state, an
+    `optax.EmaState`. For `sharpness_aware(ascent=...)`. The published code subtracts the m of the
+    previous steps, and its sigma is sigma / (decay + sigma (1 - decay)) here.
 
     Args:
-      sigma: how much of m is subtracted, at least 0; may be traced. 0 is ASAM.
-      decay: of the moving average, at least 0 and less than 1; may be traced.
-
-    Returns:
-      A transformation of gradients into directions. Its state is an `optax.EmaState`, m.
-
-    Raises:
-      ValueError: if sigma < 0 or decay is not in [0, 1).
+      sigma: how much of m is subtracted, at least 0, else a ValueError; may be traced. 0 is ASAM.
+      decay: of the moving average, in [0, 1), else a ValueError; may be traced.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> ascent = asam_jax.friendly_ascent(sigma=1.0, decay=0.5)

@@ -18,16 +18,10 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
 
         direction = decay * direction + (1 - decay) * g
 
-    A gradient that is not finite leaves the state as it was.
+    A gradient that is not finite leaves the state, a `typing.RememberState`, as it was.
 
     Args:
-      decay: of the moving average, less than 1; 0 keeps the last gradient. May be traced.
-
-    Returns:
-      A transformation that returns the updates unchanged. Its state is a `typing.RememberState`.
-
-    Raises:
-      ValueError: if decay is not in [0, 1).
+      decay: in [0, 1), else a ValueError; 0 keeps the last gradient. May be traced.
 
     >>> import asam_jax, jax.numpy as jnp, optax
     >>> tx = optax.chain(asam_jax.remember(), optax.sgd(0.1))
@@ -86,21 +80,15 @@ def momentum_ascent(
         its opt_state and nnx.state(model, nnx.Param), both by nnx.as_pure. The direction is that of
         `remember` if the chain has it, else the trace of `optax.trace` (`optax.sgd`), else the
         first moment `mu` of `optax.adam` and others; 0 for a parameter of which nothing is kept.
-      rho: see `perturbation`.
-      operator: see `perturbation`.
-      p: see `perturbation`.
+      rho: see `perturbation`, as for operator, p and sharded_axis_name.
       sign: 1 perturbs along the averaged gradients, -1 along the step to come.
       contrast: how much of the momentum is subtracted from what `remember` keeps; may be traced.
         Friendly SAM's sigma = 1 is 1 - m for `optax.sgd(lr, momentum=m)`, and 1 for Adam's mean.
-      sharded_axis_name: see `perturbation`.
-
-    Returns:
-      w + eps, a tree like params.
 
     Raises:
       ValueError: if opt_state holds no momentum (with contrast: not both), several of a
         parameter, or one that is already scaled by the learning rate (`optax.rmsprop`,
-        `optax.lars`); if sign is not 1 or -1 or contrast < 0; as `perturbation`.
+        `optax.lars`); as `perturbation`.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))

@@ -41,9 +41,7 @@ class _Normalization:
         _checks.function("adapt", self.adapt)
         _checks.function("filter_axes", self.filter_axes)
         if not isinstance(self.layer_axes, tuple):
-            _checks.function(
-                "layer_axes, where it is no tuple of axes such as (0,),", self.layer_axes
-            )
+            _checks.function("layer_axes, if it is no tuple of axes,", self.layer_axes)
 
     def __call__(self, params: PyTree) -> PyTree:
         _check_parameters(params)
@@ -76,8 +74,7 @@ def _axes_of(rule: str, path: KeyPath, leaf: Any, axes: Any) -> tuple[int, ...]:
     if any(not isinstance(a, (int, np.integer)) or not -ndim <= a < ndim for a in given):
         raise ValueError(
             f"{rule} gives {axes!r} at params{jax.tree_util.keystr(path)} of shape "
-            f"{np.shape(leaf)}, and there are no such axes; a rule {rule}(path, leaf) -> axes can "
-            "tell one leaf from another."
+            f"{np.shape(leaf)}, which has no such axes; a rule (path, leaf) can tell leaves apart."
         )
     return tuple(sorted({int(a) % ndim for a in given}))
 
@@ -92,11 +89,7 @@ def _filter_norm(weights: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def identity() -> Operator:
-    """The operator of SAM (Foret et al. 2020): T_w = I.
-
-    Returns:
-      An operator. Each scale has its parameter's rank and size one along every axis; its dtype is
-      float32, or the parameter's where wider.
+    """The operator of SAM (Foret et al. 2020): T_w = I, of size one along every axis.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.identity()({"kernel": jnp.array([[3.0, -4.0]])})
@@ -114,19 +107,18 @@ def elementwise(
     eta or with unscaled biases, eps is so only roughly.
 
     Args:
-      eta: added to every scale, for stability; a scalar of at least 0, in the parameters' units.
-        With eta = 0 a weight of exactly zero is not perturbed.
-      adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly (no eta). `not_bias` is the
-        authors' rule, `all_leaves` Equation 5 to the letter.
+      eta: added to every scale; a scalar of at least 0, in the parameters' units. With 0 a weight
+        of exactly zero is not perturbed.
+      adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly. `not_bias` is the authors'
+        rule, `all_leaves` Equation 5 to the letter.
       layer_axes: see `filterwise`.
 
     Returns:
-      An operator. Each scale has its parameter's shape, or size one along every axis where `adapt`
-      is False; its dtype is float32, or the parameter's where wider.
+      An operator: a function from params to scales of their shapes, or of size one along every
+      axis where `adapt` is False; float32, or the parameter's dtype where that is wider.
 
     Raises:
-      ValueError: if eta is negative.
-      TypeError: if eta is not a scalar, or a rule is not callable.
+      ValueError, TypeError: if eta is no scalar of at least 0, or a rule is not callable.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.elementwise(eta=0.5)({"w": jnp.array([3.0, -4.0]), "b": jnp.array([7.0])})
@@ -148,22 +140,20 @@ def filterwise(
     makes one output channel of a convolution and w_j belongs to no filter.
 
     Args:
-      eta: added to every scale; a scalar of at least 0, in the parameters' units.
-      adapt: see `elementwise`.
+      eta: see `elementwise`, as for adapt.
       filter_axes: `filter_axes(path, leaf)` -> the axes that one filter spans, or None for
         element-wise scales. `flax_filter_axes` serves Flax and Haiku, `torch_filter_axes` Equinox
         and PyTorch layouts.
       layer_axes: the axes along which layers are stacked in one leaf (`nn.scan`, `nnx.scan`,
         `eqx.filter_vmap`, Haiku's `layer_stack`): a tuple for every leaf, (0,) say, or a rule
-        `layer_axes(path, leaf)` -> axes. `adapt` and `filter_axes` are given one layer, as a
+        `layer_axes(path, leaf)` -> axes. The other rules are given one layer, as a
         `jax.ShapeDtypeStruct`, and each layer has filters of its own.
 
     Returns:
       An operator. A filter's scale has size one along its axes: (1, .., 1, out) for a Flax kernel.
 
     Raises:
-      ValueError: if eta is negative; when called, if a rule gives axes that a leaf does not have.
-      TypeError: if eta is not a scalar, or a rule is not callable.
+      ValueError, TypeError: as `elementwise`; when called, if a rule gives axes that there are not.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> kernel = jnp.ones((3, 3, 1, 2)) * jnp.array([[[[1.0, 2.0]]]])
@@ -221,7 +211,6 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     """The operator with frozen parameters: not perturbed, and ignored in every norm.
 
     Freeze in two places: the perturbation by this operator, the update by a base that zeroes it.
-    (Inside `optax.masked` a transformation sees placeholders, on which `grad_fn` cannot be called.)
     Where most of a model is frozen, it is cheaper to differentiate with respect to the trained
     leaves alone and close over the others: then nothing else is needed.
 
@@ -231,12 +220,8 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
         for single entries, of the structure of the parameters or a prefix of it, or a function from
         parameters to such a tree.
 
-    Returns:
-      An operator.
-
     Raises:
-      TypeError: if operator is not callable; when called, if a leaf of mask is no boolean.
-      ValueError: when called, if mask has not the structure of params.
+      ValueError, TypeError: when called, if mask is no tree of booleans like params.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> params = {"backbone": jnp.array([1.0, 2.0]), "head": jnp.array([3.0])}

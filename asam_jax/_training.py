@@ -38,14 +38,10 @@ def asam(
       eta: added to the element-wise scales |w|; at least 0.
       operator: T_w in place of `elementwise(eta)`.
 
-    The other arguments are those of `sharpness_aware`.
+    The other arguments, the keywords of update and the errors are those of `sharpness_aware`.
 
     Returns:
-      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
-
-    Raises:
-      ValueError: if eta < 0; as `sharpness_aware`.
-      TypeError: if base is not an optax transformation.
+      A transformation. Keywords of update that it does not know go to base.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -84,19 +80,8 @@ def sam(
 ) -> optax.GradientTransformationExtraArgs:
     """SAM (Foret et al. 2020): `asam` with T_w = I, and rho in the parameters' units.
 
-    Args:
-      base: see `asam`.
-      rho: the radius or a schedule of it.
-      operator: T_w in place of `identity()`, such as `masked(identity(), mask)`.
-
-    The other arguments are those of `sharpness_aware`.
-
-    Returns:
-      A transformation, as `asam`.
-
-    Raises:
-      ValueError: as `sharpness_aware`.
-      TypeError: if base is not an optax transformation.
+    `operator` stands in place of `identity()`, as `masked(identity(), mask)` does; all else is as
+    in `asam`.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -146,8 +131,7 @@ def value_and_grad(
       loss_fn: `loss_fn(params, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
       rho: the radius, a scalar of at least 0; may be traced. Of a schedule pass `schedule(step)`.
         With 0 as a Python number there is no second pass.
-      operator: see `perturbation`.
-      p: see `perturbation`.
+      operator: see `perturbation`, as for p and sharded_axis_name.
       has_aux: whether loss_fn returns `(scalar, aux)`.
       ascent_fun: what eps is made from, with loss_fn's arguments, returning a scalar alone: the
         loss of a sixteenth of the mini-batch, say, so that a step costs 1 1/16 gradients. Then
@@ -155,17 +139,14 @@ def value_and_grad(
       axis_name: mapped axis or axes (pmap, shard_map, vmap) over which value and gradient are
         averaged; aux is each device's own. Leave it out where loss_fn averages over them itself.
       perturb_axis_name: see `sharpness_aware`.
-      sharded_axis_name: see `perturbation`.
 
     Returns:
       A function with loss_fn's arguments, params by position, that returns `(value, grad)`, or
       `((value, aux), grad)`; grad has the structure, shapes and dtypes of params.
 
     Raises:
-      ValueError: if rho < 0 or p < 1, if an axis is not mapped, if perturb_axis_name holds an axis
-        that axis_name does not, or if the loss is averaged over an axis in axis_name already.
-      TypeError: if loss_fn or operator is not callable, rho is a schedule, or a leaf is not real
-        floating point.
+      ValueError, TypeError: as `perturbation`; if an axis is not mapped, the loss is averaged over
+        an axis in axis_name already, or rho is a schedule.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.sum(w**2 * x)

@@ -48,18 +48,12 @@ def alternating(
     Args:
       base: the optimizer that takes the step from w, weight decay included.
       rho: the radius, a scalar of at least 0, or an optax schedule of complete steps.
-      operator: see `sharpness_aware`.
-      p: see `sharpness_aware`.
-      sharded_axis_name: see `sharpness_aware`.
+      operator: see `sharpness_aware`, as for p, sharded_axis_name and the errors.
 
     Returns:
       A transformation. Its state, a `typing.AlternatingState`, holds one copy of the parameters.
       Its updates have the parameters' dtype, or the gradient's where that is wider: in a narrower
       one they would lose small steps. Other keyword arguments of update go to base.
-
-    Raises:
-      ValueError: if rho < 0 or p < 1, or if update gets no params.
-      TypeError: if base is not an optax transformation.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -160,33 +154,23 @@ def decoupled_wsam(
 
         updates = base(g) - learning_rate * gamma / (1 - gamma) * (g' - g)
 
-    where g is the gradient at w and g' that at w + eps. The second term is the gradient of the
-    sharpness L(w + eps) - L(w), as decoupled weight decay is that of a norm. With plain SGD of
-    that learning rate it is `wsam_descent`. It costs two gradients.
+    where g is the gradient at w and g' that at w + eps, as decoupled weight decay is subtracted.
+    With plain SGD of that learning rate it is `wsam_descent`.
 
     Where g or g' is not finite, base is given NaN in place of g, and the second term is left out:
     `optax.apply_if_finite(base, n)` as the base skips the step.
 
     Args:
       base: the optimizer that takes the step along g: learning rate, clipping, weight decay.
-      learning_rate: of the second term, a scalar or an optax schedule (update count -> scalar):
-        the authors take base's.
+      learning_rate: of the second term, a scalar or an optax schedule; the authors take base's.
       rho: the radius, a scalar of at least 0, or an optax schedule of the update count.
       gamma: the weight of sharpness, a scalar of at least 0 and less than 1; may be traced. 0 is
-        base alone. The authors' default is 0.9, so that the second term counts nine times.
-      operator: see `sharpness_aware`.
-      p: see `sharpness_aware`.
-      axis_name: see `sharpness_aware`; both gradients are averaged over it.
-      perturb_axis_name: see `sharpness_aware`.
-      sharded_axis_name: see `sharpness_aware`.
+        base alone; at the authors' 0.9 the second term counts nine times.
+
+    The other arguments, the keywords of update and the errors are those of `sharpness_aware`.
 
     Returns:
-      A transformation whose update takes the keywords of `sharpness_aware`'s; others go to base.
-      Its state is a `typing.DecoupledState`.
-
-    Raises:
-      ValueError: if gamma is not in [0, 1); as `sharpness_aware`.
-      TypeError: if base is not an optax transformation.
+      A transformation, whose state is a `typing.DecoupledState`. Other keywords go to base.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))

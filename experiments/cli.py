@@ -31,7 +31,7 @@ _PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow"}
 
 def models(options: Options) -> None:
     """Prints the name and the parameter count (10 classes) of each network."""
-    del options  # every command takes them
+    del options
     from experiments.models import names, parameter_count
 
     for name in names():
@@ -131,8 +131,7 @@ def study(
     """Settings tuned on a validation split, finals on the test set, a table, a picture.
 
     Args:
-      name: fitted, pareto, radius, transformer, parameterization, or another file of
-        experiments/studies.
+      name: fitted, pareto, radius, transformer, parameterization.
       options: how.
       problems: Some problems only, by name.
       arms: Some rows only, by name.

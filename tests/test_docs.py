@@ -1,7 +1,10 @@
 """The pages in docs: their Python runs, links lead somewhere, numbers are those of the results."""
 
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -14,7 +17,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = {path: path.read_text() for path in [*PAGES, ROOT / "README.md"]}
 RESULTS = (ROOT / "experiments" / "evidence" / "RESULTS.md").read_text()
-ELSEWHERE = {"recipes", "README"}  # run in test_recipes.py and test_readme.py
+# Run in test_recipes.py and test_readme.py; the last one in a process of its own, below.
+ELSEWHERE = {"recipes", "README", "accelerators"}
 BLOCK = re.compile(r"```python\n(.*?)```", flags=re.DOTALL)
 LINK = re.compile(r"(?:\]\(| src=\")([^)\s\"]+)")
 # Words of design that became a dialect, and what users do not look for.
@@ -41,6 +45,18 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page):
             exec(compile(block, page.name, "exec"), namespace)
 
 
+def test_the_page_on_accelerators_compiles_for_one_that_is_not_here(tmp_path):
+    pytest.importorskip("libtpu")
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(BLOCK.findall(TEXTS[ROOT / "docs" / "accelerators.md"])))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^sgd \d+ \d+\n.*\nasam \d+ \d+\n", done.stdout, flags=re.MULTILINE)
+
+
 def test_links_lead_to_files_and_headings():
     for page, text in TEXTS.items():
         for link in LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
@@ -64,7 +80,7 @@ def test_means_and_deviations_are_those_of_the_results():
     made = r"<!-- digits table: begin.*digits table: end -->"  # see test_readme.py
     for page, text in TEXTS.items():
         text = re.sub(made, "", text, flags=re.DOTALL)
-        for number in re.findall(r"\d+\.\d+ ± \d+\.\d+", text):
+        for number in re.findall(r"\d+\.\d+ ± \d+\.\d+|[-+]\d+\.\d+ \[.+?\]", text):
             assert number in RESULTS, (page.name, number)
 
 

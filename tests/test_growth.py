@@ -114,12 +114,9 @@ def test_it_doubles_with_the_leaves(texts, request):
     assert large <= 2.1 * small
 
 
-def test_a_step_executes_few_instructions_beyond_two_gradients(asam_texts, flax_promotes):
+def test_eps_executes_few_kernels_for_each_leaf(asam_texts, eps_texts, flax_promotes):
+    """Five on a CPU, where two passes are fastest; `benchmark compiled` counts other devices'."""
     sgd = executed(step(optax.with_extra_args_support(BASE))(SIZES[-1]))
-    assert executed(asam_texts[-1]) <= 2.3 * sgd
-
-
-def test_eps_has_three_kernels_for_each_leaf(eps_texts):
-    """Beside two parameters, and a sort with what makes one number of it."""
     for leaves, text in zip(SIZES, eps_texts, strict=True):
-        assert executed(text) <= 5 * leaves + 20
+        assert executed(text) <= 6 * leaves + 20
+    assert executed(asam_texts[-1]) <= 2 * sgd + 6 * SIZES[-1] + 20

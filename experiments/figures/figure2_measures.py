@@ -43,7 +43,7 @@ def sharpnesses(
     radii = [jnp.float32(rho) for rho in rhos]
     for start in range(0, groups * m, m):
         group = (images[start : start + m], labels[start : start + m])
-        base, units = _ascend(spec, params, rest, *group, train)
+        base, units = _directions(spec, params, rest, *group, train)
         rises = [_rises(spec, params, rest, *group, train, base, units, rho) for rho in radii]
         totals += jax.device_get(rises)
     return dict(zip(MEASURES, totals.T / groups, strict=True))
@@ -54,7 +54,7 @@ def _loss(spec, params, rest, images, labels, train) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _ascend(spec, params, rest, images, labels, train) -> tuple[jax.Array, dict[str, Any]]:
+def _directions(spec, params, rest, images, labels, train) -> tuple[jax.Array, dict[str, Any]]:
     """A group's loss and each measure's eps for rho = 1, to which eps is proportional."""
     base, grads = jax.value_and_grad(lambda w: _loss(spec, w, rest, images, labels, train))(params)
     units = {

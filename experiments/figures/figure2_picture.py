@@ -45,9 +45,9 @@ def draw(lines: list[Record], path: Path) -> None:
         )
         # "2M", not "2" with a power of ten at the end of the label, behind rho.
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.set_xlabel(f"rise of loss (nats), $\\rho$ = {found.rho:g}")
+        panel.set_xlabel(f"increase of the loss, $\\rho$ = {found.rho:g}")
     for panel in panels[::2]:
-        panel.set_ylabel("generalization\ngap (nats)")
+        panel.set_ylabel("generalization\ngap")
     if drawn is not None:
         bar = canvas.colorbar(drawn, ax=panels, location="bottom", shrink=0.8, aspect=40)
         bar.set_label("weight decay")

@@ -111,7 +111,7 @@ def sentences(lines: list[Record]) -> str:
         f"{run['model']} on {run['dataset']}, trained by {run['method'].upper()} with "
         f"{len({line['run_id'] for line in lines})} weight decays, "
         f"n = {len(lines)} networks with gaps (test loss minus training loss) from "
-        f"{gap.min():.2f} to {gap.max():.2f} nats. One-step sharpness with m = {first['m']} on "
+        f"{gap.min():.2f} to {gap.max():.2f}. One-step sharpness with m = {first['m']} on "
         f"{first['images']} training images, BatchNorm in {first['batch_norm']} mode.{noise} "
         f"{_verdict(lines)}\n\n{markdown(header, rows)}\n\n"
         "rho is the one with the largest R, as in the paper, which flatters every measure; held "

@@ -92,7 +92,7 @@ def matching(
 ) -> list[Record]:
     """The lines of an arm on a problem, at whatever the arm chooses from.
 
-    A line belongs to an arm where all fields agree but the seeds and those of the grid; so older
+    A line is an arm's where all fields agree but the seeds and those of the grid; so older
     lines are found, too. Where some drew their own data, those alone count.
     """
     settings = settings_of(what, problem, arm, choices) | dict(problem.tuning if tuning else {})

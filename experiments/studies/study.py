@@ -99,9 +99,6 @@ class Study:
     def problem(self, name: str) -> Problem:
         return next(one for one in self.problems if one.name == name)
 
-    def arm(self, name: str) -> Arm:
-        return next(one for one in self.arms if one.name == name)
-
     def only(self, problems: Iterable[str], arms: Iterable[str]) -> "Study":
         """Some problems and arms, by name, with those that they take choices over from."""
         for what, wanted, known in (
