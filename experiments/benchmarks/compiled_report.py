@@ -5,7 +5,8 @@ import math
 from functools import partial
 from pathlib import Path
 
-from experiments.benchmarks.compiled_steps import MODELS, VARIANTS
+from experiments.benchmarks.compiled_models import MODELS
+from experiments.benchmarks.compiled_steps import VARIANTS
 from experiments.benchmarks.timing import Record
 from experiments.reporting import style
 from experiments.reporting.summaries import Section, commands_of
@@ -138,7 +139,8 @@ def sections(workdir: Path) -> list[Section]:
         "memory's bandwidth, and bytes sent over its links. XLA's FLOPs and bytes count the body "
         "of a loop once, so that the layers of a scan weigh less in them than in the step; the "
         "bound takes products and collectives as often as they run. Of a condition the costliest "
-        f"branch counts. JAX {', '.join(sorted(versions))}. Figures of the chips: "
+        "branch counts. For a GPU, XLA gives neither: there FLOPs are those of products that the "
+        f"program's text shows. JAX {', '.join(sorted(versions))}. Figures of the chips: "
     )
     said += "; ".join(
         f"{chip.name}: {chip.flops / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e9:,.0f} GB/s, links "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import timing, torch_peers
-from experiments.benchmarks.step import IMAGE_SHAPE
+from experiments.benchmarks.problem import IMAGE_SHAPE
 from experiments.benchmarks.timing import Record
 from experiments.config.run import Run
 from experiments.datasets import arrays

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 import asam_jax
-from experiments.benchmarks import step, timing
+from experiments.benchmarks import timing
+from experiments.benchmarks.problem import problem
 from experiments.benchmarks.timing import Record
 from experiments.config.errors import ConfigError
 from experiments.reporting.summaries import Section, commands_of
@@ -41,7 +42,7 @@ def measure(options: Sharpness) -> Record:
     images, m = options.images, options.m
     if images % m:
         raise ConfigError(f"m={m} does not divide the {images} images; choose an --m that does.")
-    given = step.problem(options.model, images, training=False)
+    given = problem(options.model, images, training=False)
     params, batch = given.params, given.batch
 
     def loss(params: Any, group: Any) -> jax.Array:

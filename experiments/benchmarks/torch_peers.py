@@ -22,7 +22,6 @@ from experiments.training.resolve import precision_of_jax
 DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}
 # Our name -> (radius, whether the perturbation is normalised).
 METHODS = {"SGD": (0.0, False), "SAM": (0.05, False), "ASAM, element-wise": (0.5, True)}
-LOOK_EVERY = 4
 _BASE = dict(lr=0.1, momentum=0.9, weight_decay=5e-4)
 
 
@@ -82,11 +81,7 @@ class Machine:
         return images, self.torch.tensor(rng.integers(10, size=size)).to(self.device)
 
     def network(self, model: str):
-        """The network of that name, fresh.
-
-        Raises:
-          ConfigError: there is none here.
-        """
+        """The network of that name, fresh; ConfigError if there is none here."""
         one_of("model with --torch", model, DEPTHS)
         return _network(self.torch, DEPTHS[model]).to(self.device)
 
@@ -116,10 +111,8 @@ def _torch() -> Any:
     try:
         import torch  # pyright: ignore[reportMissingImports] (optional)
     except ImportError as error:
-        raise ConfigError(
-            "--torch needs PyTorch, which is not installed; run pip install torch, or leave "
-            "--torch out."
-        ) from error
+        said = "--torch needs PyTorch, which is not installed; run pip install torch, or leave it"
+        raise ConfigError(f"{said} out.") from error
     return torch
 
 
@@ -211,16 +204,12 @@ def _peers(machine: Machine, new_network, images, labels) -> dict[str, Callable[
         made.set_closure(torch.nn.functional.cross_entropy, images, labels)
         return made
 
-    def adaptive(network):
-        return peers.SAM(network.parameters(), sgd, **(sam | dict(rho=0.5, adaptive=True)))
-
-    def look(network):
-        return peers.LookSAM(network.parameters(), sgd, k=LOOK_EVERY, **sam)
-
+    adaptive = sam | dict(rho=0.5, adaptive=True)
+    look = sam | dict(k=4)
     made = {
         "SAM": around(lambda n: peers.SAM(n.parameters(), sgd, **sam)),
-        "SAM, adaptive": around(adaptive),
-        "LookSAM": around(look, makes=LOOK_EVERY),
+        "SAM, adaptive": around(lambda n: peers.SAM(n.parameters(), sgd, **adaptive)),
+        "LookSAM": around(lambda n: peers.LookSAM(n.parameters(), sgd, **look), makes=4),
         "GSAM": around(gsam, closures=0),
         "WSAM": around(lambda n: peers.WSAM(n, n.parameters(), sgd, **sam), closures=2),
         "FriendlySAM": around(lambda n: peers.FriendlySAM(n.parameters(), sgd, **sam)),
