@@ -101,6 +101,20 @@ def test_other_ways_to_take_a_gradient():
     np.testing.assert_array_equal(at["rest"], W["rest"])
 
 
+def test_alternating_leaves_a_frozen_infinity_alone():
+    """As of an attention mask that is kept among the parameters."""
+    params: Any = {"w": jnp.array([3.0, 4.0]), "mask": jnp.array([0.0, -jnp.inf])}
+    operator = asam_jax.masked(asam_jax.identity(), {"w": True, "mask": False})
+    tx = asam_jax.alternating(optax.sgd(0.1), 0.5, operator=operator)
+    state, mask = tx.init(params), params["mask"]
+    for _ in range(2):
+        grads = {"w": 2 * params["w"], "mask": jnp.zeros(2)}
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(params["mask"], mask)
+    np.testing.assert_allclose(params["w"], [2.34, 3.12], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
