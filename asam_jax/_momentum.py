@@ -183,5 +183,5 @@ def _merged(kind: str, params: PyTree, found: list[list[Any]]) -> PyTree:
                 "asam_jax.remember(decay) into the chain, which says what to perturb along, and "
                 "give it one momentum."
             )
-        result.append(kept[0].astype(jnp.result_type(w)) if kept else jnp.zeros_like(w))
+        result.append(kept[0] if kept else jnp.zeros_like(w))
     return treedef.unflatten(result)
