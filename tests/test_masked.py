@@ -76,6 +76,12 @@ def test_frozen_leaves_are_left_out_of_eps_and_of_its_norm(mask, p):
     np.testing.assert_allclose(eps["head"], alone, rtol=1e-6)
 
 
+def test_frozen_entries_are_in_no_norm_of_a_filter():
+    kernel = jnp.ones((2, 2, 1, 3)).at[0, 0].set(jnp.nan)
+    operator = asam_jax.masked(asam_jax.filterwise(0.0), jnp.isfinite(kernel))
+    np.testing.assert_allclose(operator(kernel), jnp.nan_to_num(kernel * np.sqrt(3)), rtol=1e-6)
+
+
 def test_other_ways_to_take_a_gradient():
     """value_and_grad, alternating and momentum_ascent leave a NaN at frozen leaves alone."""
     operator = asam_jax.masked(asam_jax.elementwise(), TRAINS)
