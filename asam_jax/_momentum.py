@@ -18,7 +18,8 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
 
         direction = decay * direction + (1 - decay) * g
 
-    A gradient that is not finite leaves the state, a `typing.RememberState`, as it was.
+    A gradient that is not finite leaves the state, a `typing.RememberState`, as it was. Where that
+    of a frozen leaf can be NaN, leave the leaf out: `optax.masked(remember(), mask)`.
 
     Args:
       decay: in [0, 1), else a ValueError; 0 keeps the last gradient. May be traced.
