@@ -11,7 +11,7 @@ import optax
 from asam_jax import _checks, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._radius import Loss, LossFn, groups_of, increase
+from asam_jax._radius import Loss, LossFn, groups_of
 from asam_jax._tree import inverse, mean, widened, zeros
 from asam_jax.typing import Operator, PyTree, Scalar
 
@@ -58,8 +58,7 @@ def _ascent(
     steps: Any,
     restarts: Any,
     key: Any,
-    batch_size: Any,
-) -> Callable[[PyTree, list[PyTree], int], tuple[jax.Array, PyTree]]:
+) -> Callable[[PyTree, PyTree, int], tuple[jax.Array, PyTree]]:
     """Returns (params, group, its number) -> L(w + eps) - L(w) and eps, for the best eps found."""
     _operators.check(operator)
     _checks.radius(rho)
@@ -90,29 +89,28 @@ def _ascent(
         to = corner(params, grads)
         return jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, to), state
 
-    def look(params: PyTree, eps: PyTree, group: list, at_w: list) -> tuple:
-        losses, grads = loss.with_grad(params, eps, group)
-        return increase(losses, at_w), eps, grads
+    def look(params: PyTree, eps: PyTree, group: PyTree, at_w: jax.Array) -> tuple:
+        value, grads = loss.with_grad(params, eps, group)
+        return value - at_w, eps, grads
 
-    def ascend(params: PyTree, here: tuple, group: list, at_w: list) -> tuple:
+    def ascend(params: PyTree, here: tuple, group: PyTree, at_w: jax.Array) -> tuple:
         eps, state = move(params, here, (here, here[0], jnp.ones_like(here[0]), -1))
         for _ in range(steps - 1):
             eps, state = move(params, look(params, eps, group, at_w), state)
-        return _better((increase(loss.at(params, eps, group), at_w), eps), state[0][:2])
+        return _better((loss.at(params, eps, group) - at_w, eps), state[0][:2])
 
-    def maximize(params: PyTree, group: list[PyTree], number: int) -> tuple[jax.Array, PyTree]:
+    def maximize(params: PyTree, group: PyTree, number: int) -> tuple[jax.Array, PyTree]:
         at_w, grads = loss.with_grad(params, zeros(params), group)
         if steps == 1:
             eps = corner(params, grads)
-            return increase(loss.at(params, eps, group), at_w), eps
-        best = ascend(params, (increase(at_w, at_w), zeros(params), grads), group, at_w)
+            return loss.at(params, eps, group) - at_w, eps
+        best = ascend(params, (at_w - at_w, zeros(params), grads), group, at_w)
         for restart in range(restarts):
             here = look(params, random_corner(params, number, restart), group, at_w)
             best = _better(ascend(params, here, group, at_w), best)
         return best
 
-    # Of one step, a gradient and a loss, one program.
-    return jax.jit(maximize) if steps == 1 and batch_size is None else maximize
+    return jax.jit(maximize) if steps == 1 else maximize  # a gradient and a loss: one program
 
 
 def sharpness(
@@ -125,7 +123,6 @@ def sharpness(
     steps: int = 1,
     restarts: int = 2,
     key: jax.Array | None = None,
-    batch_size: int | None = None,
 ) -> Callable[[PyTree, PyTree], jax.Array]:
     """Adaptive sharpness, averaged over groups of m examples (Kwon et al. 2021, Equation 4).
 
@@ -156,17 +153,14 @@ def sharpness(
       steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
       restarts: ascents from random corners of the region after the one from w, if steps > 1.
       key: a key of jax.random for the corners; None for jax.random.key(0).
-      batch_size: examples that loss_fn sees at once; must divide the group. None for all of it.
 
     Returns:
       A function of (params, batch) that returns a scalar in the loss's units; float32, or the
       loss's dtype where that is wider.
 
     Raises:
-      ValueError: if rho < 0, p < 1, steps < 1 or restarts < 0; when called, if m does not divide
-        the batch or batch_size the group.
-      TypeError: if loss_fn or operator is not callable; when called, if loss_fn returns no real
-        scalar, or a leaf of params is not real floating point.
+      ValueError, TypeError: as `perturbation`; if steps < 1 or restarts < 0; when called, if m does
+        not divide the batch, or loss_fn returns no real scalar.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ w)
@@ -174,11 +168,11 @@ def sharpness(
     >>> asam_jax.sharpness(loss, rho=0.5, operator=asam_jax.identity(), m=1)(w, x)
     Array(1.75, dtype=float32)
     """
-    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key, batch_size)
+    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
 
     def measure(params: PyTree, batch: PyTree) -> jax.Array:
         _checks.real_floating("params", params)
-        groups = enumerate(groups_of(batch, m, batch_size))
+        groups = enumerate(groups_of(batch, m))
         return mean(maximize(params, group, number)[0] for number, group in groups)
 
     return measure
@@ -211,11 +205,11 @@ def maximizer(
     >>> measure(jnp.array([3.0, 1.0]), ())
     (Array([1.5, 0.5], dtype=float32), Array(3.75, dtype=float32))
     """
-    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key, None)
+    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
         _checks.real_floating("params", params)
-        (group,) = groups_of(batch, None, None)
+        (group,) = groups_of(batch, None)
         rise, eps = maximize(params, group, 0)
         return eps, rise
 
@@ -228,7 +222,6 @@ def average_sharpness(
     sigma: Scalar,
     operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
     samples: int = 10,
-    batch_size: int | None = None,
 ) -> Callable[[PyTree, PyTree, jax.Array], jax.Array]:
     """Average-case adaptive sharpness: the mean increase of the loss under Gaussian noise.
 
@@ -240,20 +233,18 @@ def average_sharpness(
     when; under jit the draws are unrolled. (Andriushchenko et al. 2023; Keskar et al. 2017.)
 
     Args:
-      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
+      loss_fn: see `sharpness`.
       sigma: standard deviation of T_w^-1 eps, a scalar of at least 0: for `elementwise` a relative
         change of the weights. ||T_w^-1 eps||_2 is about sigma sqrt(k) for k parameters.
       operator: T_w, taken at w. What `masked` freezes is not perturbed.
       samples: draws of eps, at least 1. Each costs a loss; L(w) one more.
-      batch_size: examples that loss_fn sees at once; must divide the batch. None for all.
 
     Returns:
       A function of (params, batch, key), key one of jax.random, that returns a scalar in the
       loss's units; float32, or the loss's dtype where that is wider.
 
     Raises:
-      ValueError: if sigma < 0 or samples < 1; when called, if batch_size does not divide the batch.
-      TypeError: as `sharpness`.
+      ValueError, TypeError: if sigma < 0 or samples < 1; as `sharpness`.
 
     >>> import asam_jax, jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))
@@ -282,11 +273,11 @@ def average_sharpness(
 
     def measure(params: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
         _checks.real_floating("params", params)
-        (group,) = groups_of(batch, None, batch_size)
+        (group,) = groups_of(batch, None)
         at_w = loss.at(params, zeros(params), group)
 
         def rise(number: int, part: float) -> jax.Array:
-            return increase(loss.at(params, noise(params, part, key, number), group), at_w)
+            return loss.at(params, noise(params, part, key, number), group) - at_w
 
         value = mean(rise(number, 1.0) for number in range(samples))
         near = 2 * (samples // (2 * _PAIRS_TO_ONE))

@@ -1,4 +1,4 @@
-"""The increase of the loss at w + eps, group by group, and the radius at which it is so large."""
+"""The increase of the loss at w + eps at several radii, and the radius of a given increase."""
 
 import functools
 import math
@@ -34,7 +34,7 @@ def _scalar(loss: Any) -> jax.Array:
 
 
 class Loss:
-    """loss_fn at w + eps on the microbatches of a group, compiled once for as long as kept."""
+    """loss_fn at w + eps on a batch, without and with its gradient, compiled once while kept."""
 
     def __init__(self, loss_fn: LossFn) -> None:
         _checks.function("loss_fn", loss_fn)
@@ -51,60 +51,30 @@ class Loss:
             loss, grads = jax.value_and_grad(value)(params, eps, batch)
             return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
 
-        self._value, self._value_and_grad = jax.jit(value), jax.jit(value_and_grad)
-
-    def at(self, params: PyTree, eps: PyTree, group: list[PyTree]) -> list[jax.Array]:
-        """The losses of the microbatches at w + eps."""
-        return [self._value(params, eps, batch) for batch in group]
-
-    def with_grad(self, params: PyTree, eps: PyTree, group: list[PyTree]) -> tuple[list, PyTree]:
-        """The same, and the gradient of their mean."""
-        losses: list[jax.Array] = []
-
-        def gradient(batch: PyTree) -> PyTree:
-            loss, grads = self._value_and_grad(params, eps, batch)
-            losses.append(loss)
-            return grads
-
-        return losses, mean(map(gradient, group))
+        self.at, self.with_grad = jax.jit(value), jax.jit(value_and_grad)
 
 
-def increase(losses: list[jax.Array], at_w: list[jax.Array]) -> jax.Array:
-    """L(w + eps) - L(w). It can be smaller than the rounding of either mean: so subtract first."""
-    return mean(a - b for a, b in zip(losses, at_w, strict=True))
-
-
-def groups_of(batch: PyTree, m: Any, batch_size: Any) -> Iterator[list[PyTree]]:
-    """The groups of m examples, each a list of microbatches; the batch as it is without both."""
+def groups_of(batch: PyTree, m: Any) -> Iterator[PyTree]:
+    """The groups of m examples; the batch as it is where m is None."""
     leaves = jax.tree.leaves(batch)
     if leaves and not any(map(jnp.size, leaves)):
         raise ValueError("batch must hold an example at least, got arrays of none.")
-    if m is None and batch_size is None:
-        return iter([[batch]])
+    if m is None:
+        return iter([batch])
     sizes = {jnp.shape(leaf)[:1] for leaf in leaves}
-    if len(sizes) != 1 or () in sizes:
+    m = _checks.count("m", m, 1)
+    if len(sizes) != 1 or () in sizes or next(iter(sizes))[0] % m:
         raise ValueError(
-            "with m or batch_size batch must hold arrays with one leading axis of examples in "
-            f"common, got leading axes {sorted(sizes)}; make an array of numbers in a list."
-        )
-    examples = sizes.pop()[0]
-    m = examples if m is None else _checks.count("m", m, 1)
-    size = m if batch_size is None else _checks.count("batch_size", batch_size, 1)
-    if examples % m or m % size:
-        raise ValueError(
-            f"m must divide the batch and batch_size the group, got m={m}, batch_size={size} and "
-            f"{examples} examples; choose divisors or drop the remainder of the batch."
+            "m must divide the one leading axis that the arrays of batch have in common, got "
+            f"m={m} and leading axes {sorted(sizes)}; choose a divisor, or drop the remainder."
         )
 
-    def rows(leaf: Any, first: int) -> Any:
-        on_device = isinstance(leaf, jax.Array)  # NumPy arrays are not put there whole
-        return _rows(leaf, first, size) if on_device else leaf[first : first + size]
+    def group(first: int) -> PyTree:
+        # NumPy arrays are sliced where they are, so that the device holds one group at a time.
+        of = lambda a: _rows(a, first, m) if isinstance(a, jax.Array) else a[first : first + m]  # noqa: E731
+        return jax.tree.map(of, batch)
 
-    def group(first: int) -> list[PyTree]:
-        starts = range(first, first + m, size)
-        return [jax.tree.map(functools.partial(rows, first=i), batch) for i in starts]
-
-    return map(group, range(0, examples, m))
+    return map(group, range(0, sizes.pop()[0], m))
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -141,7 +111,6 @@ def radius_profile(
     operator: Operator = elementwise(),  # noqa: B008 (a frozen value)
     p: float = 2.0,
     m: int | None = None,
-    batch_size: int | None = None,
 ) -> Callable[[PyTree, PyTree, Any], RadiusProfile]:
     """The increase of the loss at several radii, and that of its linearisation.
 
@@ -153,18 +122,11 @@ def radius_profile(
     compiled, and sharded arrays.
 
     Args:
-      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
-      operator: T_w, taken at w. What `masked` freezes is ignored.
-      p: the order of the region's norm, from 1 to infinity.
-      m: examples in a group, None for all.
-      batch_size: examples that loss_fn sees at once, None for a whole group.
+      loss_fn: see `sharpness`, as for operator, p, m and the errors.
 
     Returns:
       A function of (params, batch, radii), radii of shape [R], each at least 0 and maybe traced,
       that returns a `RadiusProfile` of float32, or of the loss's dtype where that is wider.
-
-    Raises:
-      ValueError, TypeError: as `sharpness`, and if radii is not one axis of numbers of at least 0.
 
     >>> import asam_jax, jax.numpy as jnp, numpy as np
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)
@@ -192,13 +154,12 @@ def radius_profile(
         _checks.real_floating("params", params)
         radii = _radii(radii)
 
-        def of(group: list[PyTree]) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+        def of(group: PyTree) -> tuple[list[jax.Array], jax.Array, jax.Array]:
             at_w, grads = loss.with_grad(params, zeros(params), group)
-            each = (loss.at(params, eps_at(params, grads, rho=rho), group) for rho in radii)
-            rises = [increase(losses, at_w) for losses in each]
-            return rises, slope_at(params, grads).astype(at_w[0].dtype), mean(at_w)
+            each = [loss.at(params, eps_at(params, grads, rho=rho), group) for rho in radii]
+            return [at - at_w for at in each], slope_at(params, grads).astype(at_w.dtype), at_w
 
-        rises, slope, value = mean(map(of, groups_of(batch, m, batch_size)))
+        rises, slope, value = mean(map(of, groups_of(batch, m)))
         linear = slope.reshape(1) * jnp.asarray(radii).astype(slope.dtype)
         return RadiusProfile(jnp.stack(rises), linear, slope, value)
 
@@ -234,13 +195,9 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
       default: the result where loss, slope or all increases are not finite. In training, the
         present radius, so that one overflow changes nothing.
 
-    Returns:
-      A scalar of the profile's dtype.
-
     Raises:
-      ValueError: if radii do not increase from above 0 or are of another number than the profile's,
-        or rise is not above 0.
-      TypeError: if rise or default is not a scalar.
+      ValueError, TypeError: if radii are not those of the profile or do not increase from above 0,
+        or rise or default is no scalar above 0.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)

@@ -92,9 +92,7 @@ def test_counts_of_numpy():
     for keywords, said in [
         ({"m": True}, "m must be an integer of at least 1"),
         ({"m": 2.0}, "m must be an integer of at least 1"),
-        ({"m": 3}, "m must divide the batch"),
-        ({"m": 4, "batch_size": 3}, "batch_size the group"),
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+        ({"m": 3}, "m must divide the one leading axis"),
     ]:
         with pytest.raises(ValueError, match=said):
             asam_jax.sharpness(square, rho=0.1, **keywords)(W, X)
@@ -138,7 +136,7 @@ def test_a_graph_is_a_batch_and_nothing_is_none():
         np.testing.assert_allclose(MEASURES[name](loss)(W, graph), expected, rtol=1e-5)
         with pytest.raises(ValueError, match="batch must hold an example at least"):
             MEASURES[name](square)(W, X[:0])
-    with pytest.raises(ValueError, match=r"one leading axis of examples in common.*\(5,\), \(7,\)"):
+    with pytest.raises(ValueError, match=r"one leading axis.*in common.*\(5,\), \(7,\)"):
         asam_jax.sharpness(loss, rho=0.1, m=1)(W, graph)
 
 

@@ -34,10 +34,10 @@ def by_hand(w, x, rho, p):
     return g @ eps + eps @ hessian @ eps / 2, g @ one, flat(w) @ hessian @ flat(w) / 2
 
 
-@pytest.mark.parametrize(("p", "m", "size"), [(2, 4, 2), (1, None, None), (np.inf, None, None)])
-def test_a_quadratic_loss_in_closed_form(p, m, size, x64):
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (1, None), (np.inf, None)])
+def test_a_quadratic_loss_in_closed_form(p, m, x64):
     """Each group of m examples has its own eps, and all is averaged over groups."""
-    profile = asam_jax.radius_profile(quadratic, p=p, m=m, batch_size=size)(W, ROOTS, RADII)
+    profile = asam_jax.radius_profile(quadratic, p=p, m=m)(W, ROOTS, RADII)
     groups = np.split(ROOTS, 1 if m is None else 12 // m)
     expected = np.mean([[by_hand(W, x, rho, p) for rho in RADII] for x in groups], axis=0)
     np.testing.assert_allclose(profile.rise, expected[:, 0], rtol=1e-12, atol=1e-14)
@@ -54,7 +54,7 @@ def test_one_compilation_serves_all_radii():
         return quadratic(w, x)
 
     w, x = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (W, ROOTS))
-    measure = asam_jax.radius_profile(loss, m=6, batch_size=3)
+    measure = asam_jax.radius_profile(loss, m=6)
     for run in (measure, jax.jit(measure)):
         for radii in (RADII, RADII[::-1]):
             got = run(w, x, jnp.asarray(radii, jnp.float32))
