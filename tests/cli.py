@@ -42,6 +42,20 @@ def call(*arguments):
     return Done(code, out.getvalue(), err.getvalue())
 
 
+def ran(*arguments):
+    """A call that must end well."""
+    done = call(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(message, *arguments):
+    """A call that must end with this message, and no traceback."""
+    done = call(*arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert message in done.stderr + done.stdout
+
+
 def start(*arguments):
     """A process of its own, started."""
     return subprocess.Popen(

@@ -1,9 +1,16 @@
 """Resolved runs and their loops, for tests."""
 
+from pathlib import Path
+
+import jax
+import numpy as np
+
 from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.training.loop import Loop
 from experiments.training.resolve import resolve
+
+EVIDENCE = Path(__file__).parents[1] / "experiments" / "evidence"
 
 
 def made(dataset="digits", method="asam", **values):
@@ -17,11 +24,23 @@ def loop_of(run, name="host"):
     return Loop(run, dataset, name), dataset
 
 
+def after(loop, epochs=1):
+    """The state after so many epochs."""
+    state = loop.init()
+    for epoch in range(epochs):
+        for state, _ in loop.epoch(state, epoch, 0):  # noqa: B007, B020
+            pass
+    return state
+
+
 def trained(run, name="host"):
     """The state after all epochs, and what the test set says of it."""
     loop, _ = loop_of(run, name)
-    state = loop.init()
-    for epoch in range(run.epochs):
-        for state, _ in loop.epoch(state, epoch, 0):  # noqa: B007, B020
-            pass
+    state = after(loop, run.epochs)
     return state, loop.evaluate(state)
+
+
+def assert_near(found, expected, rtol, atol):
+    """Leaf by leaf."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)

@@ -1,5 +1,6 @@
 """Where only what trains is installed: `python -m experiments` trains and names the rest."""
 
+import contextlib
 import importlib.metadata
 import re
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from experiments.datasets import cifar
-from tests.test_cifar import write_archive
+from tests.test_cifar import hand_in
 
 # What docs/accelerators.md says to install, and with it all that these require.
 TRAINS = ["jax", "flax", "optax", "orbax-checkpoint", "numpy", "tyro", "filelock", "tqdm"]
@@ -34,18 +35,15 @@ def normal(name):
 
 def closure(names):
     """The distributions of these names and all that they require."""
-    found, todo = set(), [normal(name) for name in names]
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            needs = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:  # of another system
-            continue
+    found, todo = set(), {normal(name) for name in names}
+    while todo - found:
+        found |= todo
+        needs = []
+        for name in todo:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # another system's
+                needs += importlib.metadata.requires(name) or []
         words = [need for need in needs if "extra ==" not in need]
-        todo += [normal(re.split(r"[^\w.-]", word, maxsplit=1)[0]) for word in words]
+        todo = {normal(re.split(r"[^\w.-]", word, maxsplit=1)[0]) for word in words}
     return found
 
 
@@ -67,15 +65,8 @@ def bare(absent, *words):
 @pytest.mark.filterwarnings("ignore")  # of tfds and what it loads
 def test_it_trains_where_only_what_trains_is_installed(absent, tmp_path, monkeypatch):
     """From a prepared copy of 20 images, with nothing in the cache."""
-    from tensorflow_datasets.core.download import checksums
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    builder = cifar._builder_class("cifar10")
-    (url,) = builder.url_infos
-    archive = tmp_path / "tfds" / "downloads" / "manual" / url.rsplit("/", 1)[-1]
-    write_archive(archive, "cifar10")
-    builder.url_infos = {url: checksums.compute_url_info(archive)}
-    monkeypatch.setattr(cifar, "_builder_class", lambda name: builder)
+    hand_in(tmp_path / "tfds", "cifar10", monkeypatch)
     cifar.prepare("cifar10", tmp_path / "tfds")
     words = ["--dataset", "cifar10", "--data-dir", tmp_path / "tfds", "--model", "mlp"]
     words += ["--batch-size", 10, "--epochs", 1, "--workdir", tmp_path / "runs"]

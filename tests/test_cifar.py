@@ -52,14 +52,26 @@ def write_archive(path, name):
             for image, row in zip(images, labels, strict=True):
                 records += bytes(row.tolist())
                 for channel in range(3):
-                    for y in range(32):
-                        records += bytes(image[y, :, channel].tolist())
+                    records += image[:, :, channel].tobytes()
             size = IMAGES * (3072 + len(counts))
             for index, file in enumerate(files):
                 add(file, bytes(records[index * size : (index + 1) * size]))
             truth.append((images, labels[:, -1]))
         for file, count in names.items():
             add(file, "\n".join(f"class{i}" for i in range(count)).encode())
+    return truth
+
+
+def hand_in(folder, name, monkeypatch):
+    """Puts an archive where tfds looks for one, and makes its digest the right one."""
+    from tensorflow_datasets.core.download import checksums
+
+    builder = cifar._builder_class(name)
+    (url,) = builder.url_infos
+    archive = folder / "downloads" / "manual" / url.rsplit("/", 1)[-1]
+    truth = write_archive(archive, name)
+    builder.url_infos = {url: checksums.compute_url_info(archive)}
+    monkeypatch.setattr(cifar, "_builder_class", lambda name: builder)
     return truth
 
 
@@ -79,22 +91,9 @@ def by_content(images, labels):
 @pytest.mark.parametrize("name", list(LAYOUTS))
 @pytest.mark.filterwarnings("ignore")  # of tfds and what it loads
 def test_an_archive_is_prepared_without_tensorflow(folders, monkeypatch, name):
-    from tensorflow_datasets.core.download import checksums
-
-    (url,) = cifar._builder_class(name).url_infos
-    archive = folders / "downloads" / "manual" / url.rsplit("/", 1)[-1]
-    truth = write_archive(archive, name)
-    original = cifar._builder_class
-
-    def with_these_digests(name):
-        builder = original(name)
-        builder.url_infos = {url: checksums.compute_url_info(archive)}
-        return builder
-
-    monkeypatch.setattr(cifar, "_builder_class", with_these_digests)
+    (train, train_labels), (test, test_labels) = hand_in(folders, name, monkeypatch)
     loaded = arrays.load(name, folders)
     assert loaded.num_classes == {"cifar10": 10, "cifar100": 100}[name]
-    (train, train_labels), (test, test_labels) = truth
     assert by_content(loaded.train_images, loaded.train_labels) == by_content(train, train_labels)
     assert by_content(loaded.test_images, loaded.test_labels) == by_content(test, test_labels)
     assert loaded.train_images.dtype == np.uint8 and loaded.train_labels.dtype == np.int32
@@ -121,20 +120,16 @@ def test_without_a_network_the_error_says_what_to_do(folders, monkeypatch):
         raise requests.ConnectionError("no route to host")
 
     monkeypatch.setattr(requests.Session, "send", refuse)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match="no route to host") as error:
         cifar.arrays("cifar10", folders)
     text = str(error.value)
-    assert "no route to host" in text and "--data-dir or TFDS_DATA_DIR" in text
-    assert "cifar-10-binary.tar.gz" in text
+    assert "--data-dir or TFDS_DATA_DIR" in text
     assert str(folders / "downloads" / "manual" / "cifar-10-binary.tar.gz") in text
 
 
-def test_a_batch_of_another_size_is_refused():
+def test_a_batch_of_another_size_and_a_copy_in_another_format_are_refused(folders):
     with pytest.raises(ValueError, match="no whole number of 3073-byte records"):
         cifar.read_batch(bytes(3000), 1)
-
-
-def test_a_copy_in_another_format_is_refused(folders):
     version = folders / "cifar10" / "3.0.2"
     version.mkdir(parents=True)
     (version / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
@@ -150,7 +145,7 @@ real = pytest.mark.skipif(
 
 @real
 @pytest.mark.filterwarnings("ignore")
-def test_the_real_images():
+def test_the_real_images_and_a_second_start_without_tensorflow_datasets():
     loaded = arrays.load("cifar10")
     assert loaded.train_images.shape == (50_000, 32, 32, 3)
     assert loaded.test_images.shape == (10_000, 32, 32, 3)
@@ -159,11 +154,6 @@ def test_the_real_images():
     # The channel means and deviations that the literature gives for CIFAR-10.
     np.testing.assert_allclose(loaded.mean, (0.4914, 0.4822, 0.4465), atol=2e-3)
     np.testing.assert_allclose(loaded.std, (0.2470, 0.2435, 0.2616), atol=2e-3)
-
-
-@real
-def test_a_second_start_loads_no_tensorflow_datasets():
-    arrays.load("cifar10")
     code = (
         "import sys; from experiments.datasets import arrays; arrays.load('cifar10');"
         "assert 'tensorflow_datasets' not in sys.modules"

@@ -4,16 +4,16 @@ import fcntl
 
 import pytest
 
-from tests.cli import call, call_process, lines
+from tests.cli import call_process, lines, ran, refused
 
-SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2"]
+SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2", "--batch-size", "64"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Three methods in one workdir."""
+    """Three methods in one workdir, the first in a process of its own."""
     workdir = tmp_path_factory.mktemp("trained")
-    for method, how in (("sgd", call_process), ("sam", call), ("asam", call)):
+    for method, how in (("sgd", call_process), ("sam", ran), ("asam", ran)):
         done = how(*SMALL, "--method", method, "--label-noise", "0.4", "--workdir", workdir)
         assert done.returncode == 0, done.stderr
     return workdir
@@ -21,99 +21,81 @@ def trained(tmp_path_factory):
 
 def test_a_line_for_each_run_says_how_it_came_about(trained):
     records = lines(trained)
-    assert [r["method"] for r in records] == ["sgd", "sam", "asam"]
-    assert [r["rho"] for r in records] == [0.0, 0.05, 0.5]
+    found = [(r["method"], r["rho"], r["eta"], r["normalization"]) for r in records]
+    assert found == [
+        ("sgd", 0.0, 0.0, "none"),
+        ("sam", 0.05, 0.0, "identity"),
+        ("asam", 0.5, 0.01, "elementwise"),
+    ]
     for record in records:
         assert (record["dataset"], record["model"], record["epochs"]) == ("digits", "mlp", 2)
-        assert record["eta"] == (0.01 if record["method"] == "asam" else 0.0)
         assert (record["p"], record["seed"], record["parameterization"]) == (2.0, 0, "as is")
-        assert record["normalization"] in ("none", "identity", "elementwise")
         assert record["label_noise"] == 0.4
         assert 0 <= record["test_accuracy_final"] <= record["test_accuracy_max"] <= 100
-        assert len(record["params_sha256"]) == 64
+        assert len(record["params_sha256"]) == 64 and len(record["dataset_fingerprint"]) == 16
         assert record["command"].startswith("python -m experiments train")
         assert record["versions"]["jax"] and record["device"]["platform"] == "cpu"
-        assert len(record["dataset_fingerprint"]) == 16
         assert {len(values) for values in record["metrics"].values()} == {2}
         assert record["test_accuracy_max"] == max(record["metrics"]["test_accuracy"])
     assert len({r["params_sha256"] for r in records}) == 3
     assert not any((trained / "checkpoints").glob("*"))
 
 
-def test_a_finished_run_is_not_run_again(trained):
+def test_a_finished_run_is_not_run_again_and_the_report_is_of_lines_alone(trained):
     before = (trained / "results.jsonl").read_bytes()
-    again = call(*SMALL, "--method", "asam", "--label-noise", "0.4", "--workdir", trained)
-    assert again.returncode == 0
+    again = ran(*SMALL, "--method", "asam", "--label-noise", "0.4", "--workdir", trained)
     assert "1 of 1 runs are finished already" in again.stdout
     assert (trained / "results.jsonl").read_bytes() == before
-
-
-def test_report_is_made_from_the_lines_alone(trained):
-    done = call("report", "--workdir", trained)
-    assert done.returncode == 0, done.stderr
+    ran("report", "--workdir", trained)
     text = (trained / "RESULTS.md").read_text()
     for record in lines(trained):
         assert f"{record['test_accuracy_final']:.2f}" in text
 
 
 def test_help_of_every_command():
-    listed = call("--help").stdout
-    for name in ("models", "train", "table1", "table2", "table3", "report", "figure1", "figure2"):
-        assert name in listed
-        usage = call(name, "--help")
-        assert usage.returncode == 0 and "--workdir" in usage.stdout
-    for name in ("figure3", "figure4", "curvature", "study", "benchmark"):
-        assert name in listed and "--workdir" in call(name, "--help").stdout
+    listed = ran("--help").stdout
+    names = "models train table1 table2 table3 report figure1 figure2 figure3 figure4 curvature"
+    for name in [*names.split(), "study", "benchmark"]:
+        assert name in listed and "--workdir" in ran(name, "--help").stdout
     assert "--workdir" in listed
 
 
 def test_a_tables_rows_are_options(tmp_path):
     words = ["--models", "mlp", "--noise", "0", "0.4", "--methods", "sgd", "asam", "--epochs", "1"]
-    done = call("digits", *words, "--seeds", "1", "--subset", "128", "--workdir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = ran("digits", *words, "--seeds", "1", "--subset", "128", "--workdir", tmp_path)
     found = [(line["label_noise"], line["method"]) for line in lines(tmp_path)]
     assert found == [(0.0, "sgd"), (0.0, "asam"), (0.4, "sgd"), (0.4, "asam")]
     assert "All 4 runs are finished" in done.stdout
-    refused = call("digits", "--rho", "0.5", "--workdir", tmp_path)
-    assert refused.returncode == 2 and "rho is each row's own" in refused.stderr
+    refused("rho is each row's own", "digits", "--rho", "0.5", "--workdir", tmp_path)
+
+
+MANY = ["--distributed", "--process-id", 2, "--num-processes", 2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--method", "adam"], "--method"),
-        (["--dataset", "mnist"], "unknown dataset 'mnist'; the known ones are: cifar10"),
-        (["--model", "lenet"], "unknown model 'lenet'; the known ones are: densenet121"),
         (["--loop", "fast"], "unknown loop 'fast'; the known ones are: auto, host, scan"),
-        (["--rho", "-1"], "rho=-1.0 must be at least 0"),
-        (["--label-noise", "1.5"], "label_noise=1.5"),
-        (["--method", "sgd", "--rho", "0.5"], "rho=0.5 means nothing to method 'sgd'"),
-        (["--batch-size", "5000"], "batch_size=5000 is larger than the 1297 training images"),
-        (["--subset", "5000"], "subset=5000 is more than the 1297 training images"),
+        (["--rho", "-1"], "error: rho=-1.0 must be at least 0"),
+        (["--subset", "32"], "batch_size=64 is larger than the 32 training images"),
+        (["--subset", "5000"], "subset=5000 is more than the 1297 training images of digits"),
+        (["--devices", 64], "devices=64 is more than the 8 that JAX sees"),
+        (["--devices", 2, "--loop", "scan"], "loop='scan' runs on one device, not on 2"),
+        (["--process-id", 0], "process_id mean nothing to a process that is alone"),
+        (MANY[:3], "process_id belong together; give all three"),
+        ([*MANY, "--coordinator", "a:1"], "process_id=2 is not below num_processes=2"),
     ],
 )
 def test_bad_values_say_what_and_exit_with_two(tmp_path, arguments, message):
-    done = call("train", "--workdir", tmp_path / "runs", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    refused(message, *SMALL, "--workdir", tmp_path, *arguments)
 
 
-def test_an_unknown_command_and_a_missing_workdir(tmp_path):
-    done = call("tabel1")
-    assert done.returncode == 2 and "unknown command 'tabel1'" in done.stderr
-    done = call("report", "--workdir", tmp_path / "none")
-    assert done.returncode == 2 and "does not exist" in done.stderr
-
-
-def test_a_workdir_that_cannot_be_written(tmp_path):
+def test_a_command_and_workdirs_that_cannot_be_used(tmp_path):
+    refused("unknown command 'tabel1'", "tabel1")
+    refused("does not exist", "report", "--workdir", tmp_path / "none")
     (tmp_path / "file").write_text("")
-    done = call(*SMALL, "--workdir", tmp_path / "file" / "runs")
-    assert done.returncode == 2 and "cannot be written" in done.stderr
-
-
-def test_a_second_process_in_the_workdir_is_refused(tmp_path):
+    refused("cannot be written", *SMALL, "--workdir", tmp_path / "file" / "runs")
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        done = call(*SMALL, "--workdir", tmp_path)
-    assert done.returncode == 2 and "is in use by another process" in done.stderr
+        refused("is in use by another process", *SMALL, "--workdir", tmp_path)

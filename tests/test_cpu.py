@@ -5,16 +5,14 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.training import cpu
 
 CIFAR = (32, 32, 3)
 
 
-@pytest.fixture
-def kernel_gradient():
-    """Of a 3x3 convolution without padding: a function, its arguments, and its value by loops.
+def test_no_convolution_goes_to_the_slow_library():
+    """The kernel's gradient of a 3x3 convolution without padding, against loops.
 
     Smaller ones do not go to the slow library in the first place.
     """
@@ -36,14 +34,8 @@ def kernel_gradient():
         return jax.vjp(convolve, jnp.zeros((3, 3, 16, 16)))[1](cotangent)[0]
 
     arguments = (jnp.asarray(images, jnp.float32), jnp.asarray(cotangent, jnp.float32))
-    return gradient, arguments, expected
-
-
-def test_no_convolution_goes_to_the_slow_library(kernel_gradient):
-    gradient, arguments, expected = kernel_gradient
-    compiled = (
-        jax.jit(gradient, compiler_options=cpu.compiler_options(CIFAR)).lower(*arguments).compile()
-    )
+    jitted = jax.jit(gradient, compiler_options=cpu.compiler_options(CIFAR))
+    compiled = jitted.lower(*arguments).compile()
     computations = (compiled.as_text() or "").split("\n\n")
     (entry,) = [part for part in computations if re.search(r"^ENTRY", part, re.MULTILINE)]
     assert " convolution(" in entry and "ynn_fusion" not in entry

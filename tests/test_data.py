@@ -1,13 +1,14 @@
-"""The digits, label noise, subsets and fingerprints."""
+"""The digits, label noise, subsets, fingerprints, and augmentation against loops."""
 
-import dataclasses
-
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config.errors import ConfigError
-from experiments.datasets import arrays
+from experiments.datasets import arrays, augmentation
 from tests.runs import made
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -81,28 +82,6 @@ def test_one_other_byte_makes_another_fingerprint(digits):
     assert len(other.fingerprint) == 16 and other.fingerprint != digits.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"subset": 1298}, "subset=1298 is more than the 1297 training images of digits"),
-        ({"subset": 100}, "batch_size=128 is larger than the 100 training images"),
-    ],
-)
-def test_more_than_there_is_is_refused(digits, values, message):
-    with pytest.raises(ConfigError, match=message):
-        arrays.prepare(digits, made(**values))
-
-
-def test_an_unknown_data_set():
-    with pytest.raises(ConfigError, match="unknown dataset 'svhn'; the known ones are: cifar10, "):
-        arrays.load("svhn")
-
-
-def test_a_data_set_cannot_be_changed(digits):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        digits.name = "other"
-
-
 def test_a_draw_of_its_own_is_another_subset_and_other_noise(digits):
     """And the validation images are none of those that are trained on."""
     runs = [made(label_noise=0.4, subset=300, data_seed=n, validation=0.5) for n in (0, 0, 1)]
@@ -117,3 +96,57 @@ def test_a_draw_of_its_own_is_another_subset_and_other_noise(digits):
     assert len(held_out & drawn[0]) < 3  # a few digits are in the set twice
     true = dict(zip((i.tobytes() for i in digits.train_images), digits.train_labels, strict=True))
     assert [true[i.tobytes()] for i in first.test_images] == first.test_labels.tolist()
+
+
+def images_of(count=16, size=12):
+    return np.random.default_rng(0).integers(256, size=(count, size, size, 3), dtype=np.uint8)
+
+
+def loops(images, draws, pad, flip, cutout):
+    """Pads with black, crops, mirrors and blanks, pixel by pixel."""
+    count, height, width, _ = images.shape
+    out = np.zeros(images.shape, np.int64)
+    for b in range(count):
+        padded = np.pad(images[b], [(pad, pad), (pad, pad), (0, 0)])
+        top, left = np.asarray(draws.shift[b]) + pad
+        crop = padded[top : top + height, left : left + width]
+        if flip and draws.flip[b]:
+            crop = crop[:, ::-1]
+        first = np.asarray(draws.center[b]) - cutout // 2
+        for at in np.ndindex(height, width):
+            blank = all(0 <= d < cutout for d in at - first)
+            out[b][at] = augmentation.BLANK if blank else crop[at]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("pad", "flip", "cutout"), [(4, True, 6), (4, False, 0), (0, True, 5), (2, True, 30)]
+)
+def test_equals_the_loops(pad, flip, cutout):
+    images, key = images_of(), jax.random.key(3)
+    draws = augmentation.draw(key, len(images), images.shape[1:3], pad)
+    augmented = augmentation.augment(key, jnp.asarray(images), pad=pad, flip=flip, cutout=cutout)
+    assert augmented.dtype == jnp.int16
+    np.testing.assert_array_equal(augmented, loops(images, draws, pad, flip, cutout))
+
+
+def test_chance_is_fair_and_keyed():
+    draws = augmentation.draw(jax.random.key(0), 9000, (32, 32), 4)
+    counts = np.bincount(np.asarray(draws.shift).ravel() + 4, minlength=9)
+    assert counts.min() > 1800 and counts.size == 9  # 2000 each of -4 to 4
+    assert abs(float(draws.flip.mean()) - 0.5) < 0.02
+    centers = np.bincount(np.asarray(draws.center).ravel(), minlength=32)
+    assert centers.size == 32 and centers.min() > 450
+    other = augmentation.draw(jax.random.key(1), 9000, (32, 32), 4)
+    assert (np.asarray(other.shift) != np.asarray(draws.shift)).mean() > 0.8
+
+
+def test_normalisation_and_the_blank_that_becomes_the_mean():
+    images = images_of()
+    marked, expected = images.astype(np.int16), (images / 255 - np.array(MEAN)) / np.array(STD)
+    for pixels in (images, marked):
+        found = augmentation.normalize(jnp.asarray(pixels), MEAN, STD, jnp.dtype("float32"))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        marked[:, 2:5, 3:7], expected[:, 2:5, 3:7] = augmentation.BLANK, 0
+    half = augmentation.normalize(jnp.asarray(images), MEAN, STD, jnp.bfloat16)
+    assert half.dtype == jnp.bfloat16

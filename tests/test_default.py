@@ -1,16 +1,13 @@
 """What `python -m experiments` does without a command."""
 
-from pathlib import Path
-
 import pytest
 
 from experiments.config.errors import ConfigError
 from experiments.studies import default, engine, report
 from experiments.studies.study import study
 from experiments.training import result_lines
+from tests.runs import EVIDENCE
 from tests.test_studies import lines_of
-
-EVIDENCE = Path(__file__).parent.parent / "experiments" / "evidence"
 
 
 def test_the_default_jobs_radii_are_those_that_its_study_chose():
@@ -20,18 +17,14 @@ def test_the_default_jobs_radii_are_those_that_its_study_chose():
         assert choices[default.AS_IS, f"{name}, rho carried over"] == {"rho": rho}
 
 
-def test_the_default_job_trains_each_method_on_both_networks():
+def test_the_default_job_trains_each_method_on_both_networks_and_fills_a_readme(tmp_path):
     what, choices = default.job()
     runs = engine.finals(what, choices)
     assert len(runs) == 2 * 4 * 5
     assert {run.parameterization for run in runs} == {"as is", "layer"}
     rows = report.analyse(what, lines_of(runs, lambda run: 80.0 + run.seed), choices)
     assert default.table(rows).count("82.00 ± 1.58") == 8
-
-
-def test_the_default_jobs_table_is_put_into_a_readme(tmp_path):
-    what, choices = default.job()
-    records = lines_of(engine.finals(what, choices), lambda run: 80.0 + run.seed)
+    records = lines_of(runs, lambda run: 80.0 + run.seed)
     records = [record | dict(run_id=str(n)) for n, record in enumerate(records)]
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{default.BEGIN}\nold\n{default.END}\nafter\n")

@@ -1,16 +1,15 @@
 """How many files a new thing touches: each is added here as CONTRIBUTING.md says, and appears."""
 
-import dataclasses
 import sys
 
-import jax
 import pytest
 
 from experiments import cli, datasets, models, studies
 from experiments.config import paper
 from experiments.config.paper import Table
+from experiments.config.run import FIELDS
 from experiments.training.variants import VARIANTS, Variant
-from tests.cli import call, lines
+from tests.cli import lines, ran
 
 SMALL = ["--epochs", "1", "--batch-size", "32", "--subset", "64"]
 DATASET = """
@@ -72,14 +71,13 @@ def added(tmp_path, monkeypatch):
 
 
 def reported(workdir):
-    assert call("report", "--workdir", workdir).returncode == 0
+    ran("report", "--workdir", workdir)
     return (workdir / "RESULTS.md").read_text()
 
 
 def test_a_data_set_is_one_file(added, tmp_path):
     added(datasets, "stripes", DATASET)
-    done = call("train", "--dataset", "stripes", "--batch-size", "32", "--workdir", tmp_path / "w")
-    assert done.returncode == 0, done.stderr
+    ran("train", "--dataset", "stripes", "--batch-size", "32", "--workdir", tmp_path / "w")
     (line,) = lines(tmp_path / "w")
     assert (line["rho"], line["model"], line["epochs"]) == (0.7, "mlp", 2)
     assert "## Runs on stripes" in reported(tmp_path / "w")
@@ -87,24 +85,21 @@ def test_a_data_set_is_one_file(added, tmp_path):
 
 def test_a_network_is_one_file(added, tmp_path):
     added(models, "linear", MODEL)
-    assert "linear" in call("models").stdout
-    done = call("train", "--model", "linear", *SMALL, "--workdir", tmp_path / "w")
-    assert done.returncode == 0, done.stderr
+    assert "linear" in ran("models").stdout
+    ran("train", "--model", "linear", *SMALL, "--workdir", tmp_path / "w")
     assert "| linear |" in reported(tmp_path / "w")
 
 
 def test_a_study_is_one_file(added, tmp_path):
     added(studies, "tiny", STUDY)
-    done = call("study", "tiny", "--workdir", tmp_path / "w")
-    assert done.returncode == 0, done.stderr
+    ran("study", "tiny", "--workdir", tmp_path / "w")
     assert "## A tiny study: digits" in reported(tmp_path / "w")
 
 
 def test_a_variant_is_an_entry_of_one_file(tmp_path, monkeypatch):
     monkeypatch.setitem(VARIANTS, "every2", Variant("perturbs at every other step", every=2))
-    done = call("train", "--model", "mlp", "--variant", "every2", *SMALL, "--workdir", tmp_path)
-    assert done.returncode == 0, done.stderr
-    call("train", "--model", "mlp", *SMALL, "--workdir", tmp_path)
+    for name in ("every2", "exact"):
+        ran("train", "--model", "mlp", "--variant", name, *SMALL, "--workdir", tmp_path)
     assert "every2" in reported(tmp_path)
 
 
@@ -113,25 +108,11 @@ def test_a_table_is_an_entry_of_one_file(tmp_path, monkeypatch):
     monkeypatch.setitem(paper.TABLES, "table9", table)
     command = (table.title, cli._table("table9"))
     monkeypatch.setitem(cli.COMMANDS, "table9", command)  # as the dict is made from TABLES
-    done = call("table9", *SMALL, "--workdir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    ran("table9", *SMALL, "--workdir", tmp_path)
     assert len(lines(tmp_path)) == 3 and "## Table 9: small" in reported(tmp_path)
 
 
-def test_a_field_reaches_line_id_and_table_from_one_file():
-    """A field of `Run` is all that the command line, the line, the id and the tables know of it;
-    the step that reads it is the second file."""
-    from experiments.config.run import FIELDS, LATER, NUMBERS, Run
-    from experiments.reporting.tables import _SHARED
-    from experiments.training.spec import hyper_of
-    from tests.runs import made
-
-    assert {"seed", "data_seed"} == set(FIELDS) - set(_SHARED)
-    run = made()
-    assert set(run.as_json()) == {field.name for field in dataclasses.fields(Run)}
-    assert set(hyper_of(run, 10)) == {*NUMBERS, "total_steps"}
-    assert {"parameterization", "data_seed"} <= set(LATER)
-    assert jax.tree.structure(hyper_of(run, 10)) == jax.tree.structure(hyper_of(made(lr=1.0), 10))
-    usage = call("train", "--help").stdout
+def test_a_field_of_a_run_is_an_option():
+    usage = ran("train", "--help").stdout
     for name in FIELDS:
         assert f"--{name.replace('_', '-')}" in usage

@@ -1,4 +1,4 @@
-"""Figures 2 and 4: measured right, drawn from lines alone, stopped and gone on with."""
+"""Figures 2 and 4 and the curvature: measured right, drawn from lines alone, gone on with."""
 
 import dataclasses
 import json
@@ -9,42 +9,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import asam_jax
 from experiments.datasets import arrays
-from experiments.figures import figure2, figure2_measures, figure2_statistics, figure4
-from experiments.training import result_lines, runner, weights
+from experiments.figures import (
+    curvature,
+    curvature_measures,
+    figure2,
+    figure2_measures,
+    figure2_statistics,
+    figure4,
+)
+from experiments.training import result_lines, runner
 from experiments.training import step as stepping
 from experiments.training.resolve import resolve
 from experiments.training.spec import model_spec
-from tests.cli import call
+from tests.cli import ran, refused
 from tests.runs import made
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
-
-
-def initial(spec, seed):
-    return jax.jit(stepping.init, static_argnums=0)(spec, jnp.uint32(seed))
-
-
 FIGURE2 = ["figure2", "--model", "mlp", "--epochs", "20", "--subset", "64", "--images", "8"]
+RNG = np.random.default_rng(0)
+
+
+def problem(model, count):
+    """A network, its initial state, and the first images."""
+    dataset = arrays.load("digits")
+    spec = model_spec(made(method="sgd", model=model), dataset)
+    state = jax.jit(stepping.init, static_argnums=0)(spec, jnp.uint32(3))
+    return spec, state, dataset.train_images[:count], dataset.train_labels[:count]
 
 
 @pytest.fixture(scope="module")
 def figure2_made(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("figure2")
-    done = call(*FIGURE2, "--workdir", workdir)
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
+    return workdir, ran(*FIGURE2, "--workdir", workdir).stdout
 
 
-def test_the_measures_are_the_librarys_sharpness(figure2_made):
+def test_the_measures_are_the_librarys_sharpness():
     """Which groups of m, which loss, which operator and p: against `asam_jax.sharpness`."""
-    config = made(method="sgd", model="mlp")
-    dataset = arrays.load("digits")
-    spec = model_spec(config, dataset)
-    state = initial(spec, 3)
-    images, labels = dataset.train_images[:20], dataset.train_labels[:20]
+    spec, state, images, labels = problem("mlp", 20)
     rhos = (0.01, 0.5)
     found = figure2_measures.sharpnesses(
         spec, state.params, state.rest, images, labels, rhos, m=8, train=False
@@ -62,11 +67,7 @@ def test_the_measures_are_the_librarys_sharpness(figure2_made):
 
 
 def test_training_mode_uses_the_groups_own_statistics():
-    config = made(method="sgd", model="cnn")
-    dataset = arrays.load("digits")
-    spec = model_spec(config, dataset)
-    state = initial(spec, 0)
-    images, labels = dataset.train_images[:8], dataset.train_labels[:8]
+    spec, state, images, labels = problem("cnn", 8)
     shifted = jax.tree.map(lambda x: 4 * x + 1 if x.dtype == jnp.float32 else x, state.rest)
     evaluate = jax.jit(stepping.evaluate, static_argnums=0, static_argnames="train")
 
@@ -77,7 +78,9 @@ def test_training_mode_uses_the_groups_own_statistics():
     assert loss(state.rest, False) != pytest.approx(loss(shifted, False), rel=1e-3)
 
 
-def test_figure2_has_a_line_for_each_of_180_networks(figure2_made):
+def test_figure2_has_a_line_for_each_of_180_networks_and_the_report_draws_them(
+    figure2_made, tmp_path
+):
     workdir, printed = figure2_made
     lines = result_lines.read_kind(workdir, figure2.KIND)
     assert len(lines) == 180
@@ -90,57 +93,39 @@ def test_figure2_has_a_line_for_each_of_180_networks(figure2_made):
         assert line["versions"]["jax"] and line["device"]["platform"] == "cpu"
         assert line["run"]["seed"] == 0
     assert "n = 180 networks" in printed
-    assert (workdir / figure2.PICTURE).stat().st_size > 10_000
+    drawn = (workdir / figure2.PICTURE).read_bytes()
+    shutil.copy(workdir / result_lines.name_of(figure2.KIND), tmp_path)
+    ran("report", "--workdir", tmp_path)
+    assert "Kendall's tau" in (tmp_path / "RESULTS.md").read_text()
+    assert len(drawn) > 10_000 and (tmp_path / figure2.PICTURE).read_bytes() == drawn
 
 
 def test_figure2_goes_on_where_it_was(figure2_made, tmp_path):
-    workdir, _ = figure2_made
     copy = tmp_path / "copy"
-    shutil.copytree(workdir, copy)
+    shutil.copytree(figure2_made[0], copy)
     path = copy / result_lines.name_of(figure2.KIND)
     whole = path.read_text().splitlines()
     path.write_text("\n".join(whole[:-1]) + "\n")
-    assert call(*FIGURE2, "--workdir", copy).returncode == 0
-    again = [json.loads(line) for line in path.read_text().splitlines()]
-    assert again[:-1] == [json.loads(line) for line in whole[:-1]]
-    last = json.loads(whole[-1])
-    assert {k: v for k, v in again[-1].items() if k != "command"} == {
-        k: v for k, v in last.items() if k != "command"
-    }
+    ran(*FIGURE2, "--workdir", copy)
+    before, again = ([json.loads(text) for text in texts] for texts in (whole, path.open()))
+    for record in (before[-1], again[-1]):
+        del record["command"]
+    assert again == before
     # With all lines there, nothing is measured: the weights are not needed.
     shutil.rmtree(copy / "weights")
-    assert call(*FIGURE2, "--workdir", copy).returncode == 0
+    ran(*FIGURE2, "--workdir", copy)
     path.write_text("\n".join(whole[:-1]) + "\n")
-    done = call(*FIGURE2, "--workdir", copy)
-    assert done.returncode == 2 and "are gone" in done.stderr
-
-
-def test_the_report_draws_from_the_lines(figure2_made, tmp_path):
-    workdir, _ = figure2_made
-    name = result_lines.name_of(figure2.KIND)
-    shutil.copy(workdir / name, tmp_path / name)
-    assert call("report", "--workdir", tmp_path).returncode == 0
-    assert "Kendall's tau" in (tmp_path / "RESULTS.md").read_text()
-    drawn = (tmp_path / figure2.PICTURE).read_bytes()
-    assert drawn == (workdir / figure2.PICTURE).read_bytes()
-
-
-def network(decay, gap_value, rises):
-    return {
-        "run": {"weight_decay": decay},
-        "gap": gap_value,
-        "rhos": [0.1, 1.0],
-        "adaptive_2": rises,
-    }
+    refused("are gone", *FIGURE2, "--workdir", copy)
 
 
 def test_rho_is_chosen_by_correlation_and_scored_on_the_other_half():
     # At rho 0.1 the measure is the gap itself for the even decays, and falls with it for the odd;
     # at rho 1.0 the other way round.
-    lines = []
-    for index, decay in enumerate((1e-4, 2e-4, 5e-4, 1e-3)):
-        sign = 1.0 if index % 2 == 0 else -1.0
-        lines += [network(decay, g, [sign * g, -sign * g]) for g in (1.0, 2.0, 4.0)]
+    lines = [
+        dict(run={"weight_decay": decay}, gap=g, rhos=[0.1, 1.0], adaptive_2=[sign * g, -sign * g])
+        for decay, sign in ((1e-4, 1), (2e-4, -1), (5e-4, 1), (1e-3, -1))
+        for g in (1.0, 2.0, 4.0)
+    ]
     found = figure2_statistics.score(lines, "adaptive_2", [0.1, 1.0])
     assert found.held_out == pytest.approx(-1.0)
     assert found.r == pytest.approx(0.0, abs=1e-9)
@@ -149,57 +134,35 @@ def test_rho_is_chosen_by_correlation_and_scored_on_the_other_half():
     assert figure2_statistics.score(even, "adaptive_2", [0.1, 1.0]).tau == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--m", "9"], "m=9 must be at least 1 and at most the 8 images"),
-        (["--epochs", "19"], "epochs=19 is too few for 20 checkpoints"),
-    ],
-)
-def test_bad_values_of_figure2(tmp_path, arguments, message):
-    done = call(*FIGURE2, *arguments, "--workdir", tmp_path)
-    assert done.returncode == 2 and message in done.stderr
+def test_bad_values_of_figure2(tmp_path):
+    words = [*FIGURE2, "--workdir", tmp_path]
+    refused("m=9 must be at least 1 and at most the 8 images", *words, "--m", "9")
+    refused("epochs=19 is too few for 20 checkpoints", *words, "--epochs", "19")
 
 
-def test_weights_come_back_as_they_were(tmp_path):
-    config = made(method="sgd", model="cnn")
-    spec = model_spec(config, arrays.load("digits"))
-    state = initial(spec, 1)
-    path = tmp_path / "w" / "0001.npz"
-    weights.save(path, state.params, state.rest)
-    params, rest = weights.load(path, spec)
-    for a, b in zip(
-        jax.tree.leaves((params, rest)), jax.tree.leaves((state.params, state.rest)), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_figure4_has_every_radius_in_each_region():
+def test_the_plans_are_the_papers():
     shared = dataclasses.replace(figure4.RUN, dataset="cifar10")
     configs = [resolve(run) for run in figure4.plan(shared, (), seeds=1)]
-    assert len(configs) == 1 + 3 * 15 and {c.cutout for c in configs} == {16}
-    radii = sorted({c.rho for c in configs if c.method == "asam"})
+    assert len(configs) == 1 + 3 * 15
+    assert {(c.cutout, c.model) for c in configs} == {(16, "wrn16_8")}
+    asam = [c for c in configs if c.method == "asam"]
+    radii = sorted({c.rho for c in asam})
     assert radii[:3] == [0.00005, 0.0001, 0.0002] and radii[-3:] == [0.5, 1.0, 2.0]
+    regions = {("elementwise", 2.0), ("elementwise", math.inf), ("filterwise", 2.0)}
+    assert {(c.normalization, c.p) for c in asam} == regions
     shared = dataclasses.replace(figure2.RUN, dataset="cifar10", label_noise=0.2)
     (first, *_) = figure2.plan(shared)
     assert (first.model, first.epochs, first.label_noise) == ("wrn16_8", 200, 0.2)
-    assert {(c.normalization, c.p) for c in configs if c.method == "asam"} == {
-        ("elementwise", 2.0),
-        ("elementwise", math.inf),
-        ("filterwise", 2.0),
-    }
-    assert {c.model for c in configs} == {"wrn16_8"}
 
 
 def test_figure4_draws_its_own_runs_alone(tmp_path):
     arguments = ["--model", "mlp", "--epochs", "1", "--subset", "128", "--rhos", "0.1", "--seeds"]
-    done = call("figure4", *arguments, "2", "--workdir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    ran("figure4", *arguments, "2", "--workdir", tmp_path)
     runs, problems = result_lines.read(tmp_path, figure4.KIND)
     assert len(runs) == 2 * (1 + 3) and not problems
     assert result_lines.read(tmp_path)[0] == []  # no runs of the tables
     assert (tmp_path / figure4.PICTURE).stat().st_size > 10_000
-    assert call("report", "--workdir", tmp_path).returncode == 0
+    ran("report", "--workdir", tmp_path)
     assert "n = 8 runs" in (tmp_path / "RESULTS.md").read_text()
 
 
@@ -208,3 +171,43 @@ def test_the_last_weights_of_a_run_are_kept(tmp_path):
     (record,) = runner.run_all([config], runner.Options(tmp_path), kind="kept", keep_every=2)
     folder = tmp_path / "weights" / record["run_id"]
     assert sorted(path.name for path in folder.iterdir()) == ["0002.npz", "0003.npz"]
+
+
+def test_eigenvalue_and_trace_from_products_alone():
+    root = RNG.normal(size=(30, 30))
+    matrix = (root + root.T).astype(np.float32)
+    found = curvature_measures.largest_eigenvalue(lambda v: matrix @ v.reshape(-1), 30)
+    assert found == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-3)
+    diagonal = np.arange(30, dtype=np.float32)
+    assert curvature_measures.trace(lambda v: diagonal * v, 30) == pytest.approx(diagonal.sum())
+
+
+def test_a_product_is_the_scaled_hessians():
+    """Against reverse over reverse: the gradient of <g, T v>, times T."""
+    spec, state, images, labels = problem("mlp", 8)
+    flat, unravel = ravel_pytree(state.params)
+    scales = ravel_pytree(asam_jax.elementwise()(state.params))[0]
+    direction = jnp.asarray(RNG.normal(size=flat.size), jnp.float32)
+
+    def loss(w):
+        return stepping.evaluate(spec, unravel(w), state.rest, images, labels)[0] / 8
+
+    expected = scales * jax.jit(jax.grad(lambda w: jax.grad(loss)(w) @ (scales * direction)))(flat)
+    got = curvature_measures._apply(
+        spec, "adaptive", state.params, state.rest, images, labels, direction
+    )
+    size = float(jnp.linalg.norm(expected))
+    assert size > 0
+    np.testing.assert_allclose(got, expected, atol=1e-4 * size)
+
+
+def test_the_table_holds_the_correlations():
+    run = {"dataset": "digits", "model": "mlp", "epochs": 20, "weight_decay": 1e-4}
+    lines = []
+    for n in range(1, 6):
+        values = dict.fromkeys(curvature.MEASURES, 2.0 * n) | {"trace_plain": -(n**2.0)}
+        lines.append(dict(run_id="a", epoch=n, images=8, gap=float(n), run=run, **values))
+    expected = np.corrcoef([1, 4, 9, 16, 25], [1, 2, 3, 4, 5])[0, 1]
+    assert curvature.correlations(lines, "trace_plain") == pytest.approx((-expected, -1.0))
+    text = curvature.sentences(lines, [])
+    assert "n = 5 networks" in text and f"{-expected:.3f}" in text

@@ -1,42 +1,46 @@
-"""The host's loop and the scan run the same step: the same runs either way, stopped or not."""
+"""The host's loop and the scan run the same step, of each variant: when it perturbs, its cost."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config.errors import ConfigError
+import asam_jax
 from experiments.training import loop as loops
+from experiments.training import reused_direction, variants
 from experiments.training.step import epoch_order
 from experiments.training.train import sha256
-from tests.cli import call, lines
-from tests.runs import loop_of, made, trained
+from experiments.training.variants import VARIANTS, Variant
+from tests.cli import lines, ran
+from tests.runs import assert_near, loop_of, made, trained
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 SMALL = dict(model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4)
-
-
-@pytest.mark.parametrize("method", ["sgd", "asam"])
-def test_the_same_seed_gives_the_same_run_either_way(method):
-    run = made(method=method, seed=5, **SMALL)
-    (scanned, found), (hosted, expected) = trained(run, "scan"), trained(run)
-    for a, b in zip(jax.tree.leaves(hosted), jax.tree.leaves(scanned), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
-    np.testing.assert_allclose(found, expected, rtol=5e-3)
-
-
 SCAN = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--seeds", 2, "--loop", "scan"]
+
+
+def made_of(variant="exact", weight=0.3):
+    return made(variant=variant, rho=0.3, weight=weight, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "name", ["sgd", "asam", "look4", "part16-steady", "last", "early4", "stale"]
+)
+def test_the_same_seed_gives_the_same_run_either_way(name):
+    """The host decides in one whether to perturb, a condition in the other."""
+    run = made_of(name) if name in VARIANTS else made(method=name, seed=5, **SMALL)
+    (scanned, found), (hosted, expected) = trained(run, "scan"), trained(run)
+    assert_near(hosted, scanned, 2e-3, 2e-5)
+    np.testing.assert_allclose(found, expected, rtol=5e-3)
 
 
 def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(tmp_path):
     """The limit ends each call after an epoch, so that it takes several to finish two seeds."""
-    assert call(*SCAN, "--workdir", tmp_path / "whole").returncode == 0
+    ran(*SCAN, "--workdir", tmp_path / "whole")
     expected = lines(tmp_path / "whole")
     assert [record["seed"] for record in expected] == [0, 1]
     stopped, finished = tmp_path / "stopped", [0]
     while finished[-1] < 2 and len(finished) < 9:
-        done = call(*SCAN, "--workdir", stopped, "--time-limit", "0.01")
-        assert done.returncode == 0, done.stderr
+        ran(*SCAN, "--workdir", stopped, "--time-limit", "0.01")
         path = stopped / "results.jsonl"
         finished.append(len(lines(stopped)) if path.exists() else 0)
     assert finished[1] == 0 and 1 in finished and finished[-1] == 2
@@ -52,30 +56,74 @@ def test_a_seed_alone_decides_a_run():
 
 def test_an_epoch_visits_every_image_once():
     spec = loop_of(made(**SMALL))[0].spec
-    order = epoch_order(spec, jnp.uint32(3), jnp.int32(1), 300)
-    assert order.shape == (256,) and len(set(order.tolist())) == 256
-    assert order.tolist() != epoch_order(spec, jnp.uint32(3), jnp.int32(2), 300).tolist()
+    order, other = (epoch_order(spec, jnp.uint32(3), jnp.int32(n), 300).tolist() for n in (1, 2))
+    assert len(order) == len(set(order)) == 256 and order != other
 
 
 def test_evaluation_counts_the_padded_images_not():
     """500 test images in one batch, or 1,300 in two that do not fill up."""
     loop, dataset = loop_of(made(**SMALL))
     state = loop.init()
-    loss, accuracy = loop.evaluate(state)
     images = np.concatenate([dataset.test_images] * 3)[:1301]
     labels = np.concatenate([dataset.test_labels] * 3)[:1301]
-    part = loops.EvaluationSet(images[:301], labels[:301])
-    whole = loops.EvaluationSet(images, labels)
     weights = loop.spec.model, state.params, state.rest
-    rest_loss, rest_accuracy = part.mean(*weights)
-    expected = (
-        (1000 * loss + 301 * rest_loss) / 1301,
-        (1000 * accuracy + 301 * rest_accuracy) / 1301,
-    )
-    np.testing.assert_allclose(whole.mean(*weights), expected, rtol=1e-5)
+    whole, part = (loops.EvaluationSet(images[:n], labels[:n]).mean(*weights) for n in (1301, 301))
+    expected = [
+        (1000 * a + 301 * b) / 1301 for a, b in zip(loop.evaluate(state), part, strict=True)
+    ]
+    np.testing.assert_allclose(whole, expected, rtol=1e-5)
 
 
-def test_names_of_loops():
-    assert loops.resolve("auto") == "host"  # the tests run on the CPU
-    with pytest.raises(ConfigError, match="unknown loop 'fast'"):
-        loops.resolve("fast")
+def test_what_perturbs_at_every_step_is_the_exact_variant(monkeypatch):
+    monkeypatch.setitem(VARIANTS, "every1", Variant("", every=1))
+    monkeypatch.setitem(VARIANTS, "sigma0", Variant("", descent=asam_jax.gsam_descent))
+    exact = trained(made_of(weight=0.0))[0]
+    for name in ("every1", "sigma0"):
+        assert_near(trained(made_of(name, 0.0))[0].params, exact.params, 1e-4, 1e-6)
+
+
+def test_an_old_direction_is_taken_anew_below_the_cosine_and_counted():
+    """Never below any: the exact variant, at twice SGD's cost. Else as the rule goes."""
+    always = trained(made_of("stale", 2.0))[0]
+    assert int(always.memory.ascents) == int(always.step)
+    assert_near(always.params, trained(made_of())[0].params, 1e-4, 1e-6)
+    loop, _ = loop_of(made_of("stale"))
+    below = 1  # the first step always perturbs
+    for state, _ in loop.epoch(loop.init(), 0, 0):
+        assert int(state.memory.ascents) == below
+        below += float(state.memory.cosine) < 0.3
+
+
+def test_an_old_direction_against_numpy():
+    """A step with an old direction, and one with a fresh one, of a quadratic loss."""
+    a = np.array([[3.0, 1.0], [1.0, 2.0]])
+    w, kept, rho = np.array([1.0, -2.0]), np.array([0.5, 1.0]), 0.3
+    at = jnp.asarray(w, jnp.float32)
+    direction = jnp.asarray(kept, jnp.float32)
+    state = reused_direction.ReusedDirection(direction, jnp.float32(0), jnp.int32(4))
+
+    def loss(w):
+        return 0.5 * w @ jnp.asarray(a, jnp.float32) @ w, None
+
+    def eps_of(g):
+        return asam_jax.perturbation(at, g, rho=rho, operator=asam_jax.identity())
+
+    for perturb, along in ((False, kept), (True, a @ w), (jnp.array(True), a @ w)):
+        eps = rho * along / np.linalg.norm(along)
+        expected = a @ (w + eps)
+        (value, _), grads, new = reused_direction.gradient(state, at, loss, eps_of, perturb)
+        np.testing.assert_allclose(value, 0.5 * (w + eps) @ a @ (w + eps), rtol=1e-5)
+        np.testing.assert_allclose(grads, expected, rtol=1e-5)
+        np.testing.assert_allclose(new.direction, along, rtol=1e-6)
+        cosine = expected @ along / np.linalg.norm(expected) / np.linalg.norm(along)
+        np.testing.assert_allclose(new.cosine, cosine, rtol=1e-5)
+        assert int(new.ascents) == 4 + bool(perturb)
+
+
+def test_when_a_variant_perturbs_and_what_a_step_costs():
+    for name, steps in (("early4", range(0, 25, 4)), ("late4", range(76, 100, 4))):
+        assert [n for n in range(100) if VARIANTS[name].perturbs(n, 100)] == list(steps)
+        assert VARIANTS[name].gradients == 1 + 1 / 16
+    costs = {name: variants.gradients_per_step("asam", name) for name in VARIANTS}
+    assert (costs["exact"], costs["last"], costs["part4"], costs["look4"]) == (2, 1, 1.25, 1.25)
+    assert variants.gradients_per_step("sgd") == 1

@@ -1,4 +1,4 @@
-"""The networks: counts of the definitions, shapes, initial values, BatchNorm as torch means it."""
+"""The networks: their definitions' counts, shapes, initial values, torch's BatchNorm, a ViT."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from flax import nnx
 
 from experiments import models
 from experiments.config.errors import ConfigError
+from experiments.models import vit
 from experiments.models.layers import BatchNorm, conv
 
 COUNTS = {
@@ -27,13 +28,8 @@ pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def create(name, size=32, channels=3, dtype=jnp.float32):
-    return models.create(
-        name,
-        num_classes=10,
-        image_shape=(size, size, channels),
-        rngs=nnx.Rngs(0),
-        dtype=dtype,
-    )
+    shape = dict(num_classes=10, image_shape=(size, size, channels))
+    return models.create(name, rngs=nnx.Rngs(0), dtype=dtype, **shape)
 
 
 @pytest.mark.parametrize("name", list(COUNTS))
@@ -41,27 +37,23 @@ def test_parameter_counts_are_the_definitions(name):
     assert models.parameter_count(name) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", ["densenet121", "resnet20", "wrn28_2", "cnn", "mlp"])
-def test_every_network_gives_logits(name):
-    def forward(images):
-        return create(name)(images)
-
-    made = nnx.eval_shape(forward, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
-    assert made.shape == (2, 10) and made.dtype == jnp.float32
-
-
 @pytest.mark.parametrize(
-    "name", ["cnn", "resnet8", "wrn16_8", "resnext29_32x4d", "vgg19_bn", "vit"]
+    ("name", "dtype"),
+    [
+        *[(name, jnp.float32) for name in ("densenet121", "resnet20", "wrn28_2", "mlp")],
+        *[(name, jnp.bfloat16) for name in ("cnn", "resnet8", "resnext29_32x4d", "vgg19_bn")],
+        ("wrn16_8", jnp.bfloat16),
+        ("vit", jnp.bfloat16),
+    ],
 )
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_computation_in_either_dtype_has_float32_parameters(name, dtype):
+def test_computation_in_either_dtype_gives_logits_and_has_float32_parameters(name, dtype):
     def both(images):
         model = create(name, dtype=dtype)
         return model(images), nnx.state(model, nnx.Param)
 
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     logits, params = nnx.eval_shape(both, images)
-    assert logits.dtype == dtype
+    assert logits.shape == (2, 10) and logits.dtype == dtype
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
@@ -106,13 +98,68 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
     np.testing.assert_allclose(layer.mean[...], 0.1 * exact.mean(0), rtol=1e-5)
 
 
+def test_too_small_images_are_refused():
+    with pytest.raises(ConfigError, match="model 'vgg19_bn' needs images of at least"):
+        create("vgg19_bn", size=8)
+    with pytest.raises(ConfigError, match="7x9 pixels have no divisor in common"):
+        vit.patch_size(7, 9)
+
+
 @pytest.mark.parametrize(
-    ("name", "size", "message"),
-    [
-        ("lenet", 32, "unknown model 'lenet'; the known ones are: densenet121"),
-        ("vgg19_bn", 8, "model 'vgg19_bn' needs images of at least"),
-    ],
+    ("sides", "patch"), [((32, 32), 4), ((8, 8), 2), ((28, 28), 4), ((16, 8), 2), ((7, 7), 7)]
 )
-def test_what_cannot_be_made_is_refused(name, size, message):
-    with pytest.raises(ConfigError, match=message):
-        create(name, size=size)
+def test_patches_cut_an_image_whole_into_eight_a_side_at_most(sides, patch):
+    assert vit.patch_size(*sides) == patch
+
+
+def test_a_patch_has_its_pixels_row_by_row():
+    images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    made = np.asarray(vit.cut(jnp.asarray(images), 2))
+    assert made.shape == (2, 6, 12)
+    for row in range(2):
+        for column in range(3):
+            patch = images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            np.testing.assert_array_equal(made[:, 3 * row + column], patch.reshape(2, 12))
+
+
+def test_the_transformers_forward_pass_is_numpys(monkeypatch):
+    monkeypatch.setattr(vit, "DEPTH", 1)
+    made = nnx.eval_shape(lambda: vit.ViT(10, (4, 4, 2), rngs=nnx.Rngs(0), dtype=jnp.float32))
+    graphdef, shapes, rest = nnx.split(made, nnx.Param, ...)
+    rng = np.random.default_rng(0)
+    w = {}
+    for path, variable in nnx.to_flat_state(shapes):
+        w["/".join(map(str, path))] = rng.normal(0, 0.2, variable.shape)
+    drawn = [jnp.asarray(value, jnp.float32) for value in w.values()]
+    params = jax.tree.unflatten(jax.tree.structure(shapes), drawn)
+    images = rng.normal(size=(3, 4, 4, 2))
+
+    def dense(name, x):
+        return x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+
+    def norm(name, x):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return x * w[f"{name}/scale"] + w[f"{name}/bias"]
+
+    def attention(x):
+        q, k, v = (dense(f"blocks/0/{name}", x) for name in ("query", "key", "value"))
+        heads = []
+        for h in range(0, 64, 16):
+            scores = q[:, h : h + 16] @ k[:, h : h + 16].T / 4
+            weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+            heads.append(weights @ v[:, h : h + 16])
+        return dense("blocks/0/out", np.concatenate(heads, -1))
+
+    def gelu(x):
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    expected = []
+    for image in images:
+        patches = [image[r : r + 2, c : c + 2].ravel() for r in (0, 2) for c in (0, 2)]
+        x = dense("patches", np.stack(patches)) + w["position_embedding"]
+        x = x + attention(norm("blocks/0/norm1", x))
+        x = x + dense("blocks/0/down", gelu(dense("blocks/0/up", norm("blocks/0/norm2", x))))
+        expected.append(dense("head", norm("norm", x).mean(0)))
+    forward = jax.jit(lambda params, x: nnx.merge(graphdef, params, rest)(x))
+    found = forward(params, jnp.asarray(images, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

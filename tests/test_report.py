@@ -1,4 +1,6 @@
-"""The report: tables beside the paper's numbers, what differs, the appendix."""
+"""Result lines, kept when broken; and the report: the paper's numbers, what differs, appendix."""
+
+import json
 
 import pytest
 
@@ -6,7 +8,7 @@ from experiments.config import paper
 from experiments.reporting import precision, report, sections
 from experiments.reporting.opening import Outcome, table
 from experiments.reporting.summaries import Section
-from experiments.reporting.tables import Group, format_mean_std, groups, runs_table
+from experiments.reporting.tables import Group, groups, runs_table
 from experiments.training import result_lines
 from tests.runs import made
 from tests.test_studies import line
@@ -111,11 +113,52 @@ def test_the_arithmetic_is_said_as_the_device_has_it(platform, values, words):
     assert precision.in_words(record).startswith(words)
 
 
-def test_mean_and_sample_standard_deviation():
-    assert format_mean_std([1.0, 2.0, 6.0]) == "3.00 ± 2.65"
-    assert format_mean_std([92.5]) == "92.50"
-
-
 def test_an_empty_folder_says_so(tmp_path):
     path = report.write(tmp_path, [], [])
     assert "Nothing yet" in path.read_text() and result_lines.read(tmp_path) == ([], [])
+
+
+def result(run_id, **values):
+    return line(made(method="sgd"), 90.0) | dict(run_id=run_id) | values
+
+
+def test_a_broken_last_line_is_kept_reported_and_not_glued_to_the_next(tmp_path):
+    result_lines.append(tmp_path, result("a"))
+    assert result_lines.read(tmp_path) == ([result("a")], [])
+    path = tmp_path / result_lines.RESULTS_NAME
+    broken = json.dumps(result("b"))[:37]
+    with path.open("a") as file:
+        file.write(broken)
+    result_lines.append(tmp_path, result("c"))
+    assert path.read_text().splitlines()[1] == broken
+    runs, problems = result_lines.read(tmp_path)
+    assert [run["run_id"] for run in runs] == ["a", "c"]
+    assert problems == [f"{path}:2: not a whole result line; kept, but not counted."]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", '{"run_id": "x"}', "\x00\x00"])
+def test_lines_that_are_no_results_are_reported(tmp_path, text):
+    (tmp_path / "results.jsonl").write_text(text + "\n")
+    runs, problems = result_lines.read(tmp_path)
+    assert runs == [] and len(problems) == 1
+
+
+def test_a_run_counts_once_over_all_folders(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        result_lines.append(tmp_path / folder, result("a"))
+    assert len(result_lines.read(tmp_path)[0]) == 1
+
+
+def test_other_kinds_are_not_runs_nor_problems(tmp_path):
+    for values in ([1, 2], [3]):
+        records = [{"kind": "figure1", "x": x} for x in values]
+        result_lines.replace(tmp_path, records, "f.jsonl")
+        assert result_lines.read(tmp_path) == ([], [])
+        assert result_lines.read_kind(tmp_path, "figure1") == records
+
+
+def test_what_is_not_finite_becomes_null(tmp_path):
+    result_lines.append(tmp_path, result("a", metrics={"loss": [1.0, float("nan"), float("inf")]}))
+    text = (tmp_path / "results.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"]["loss"] == [1.0, None, None]

@@ -1,7 +1,6 @@
 """A run killed at any moment ends with the same bits as one never stopped, and one result line."""
 
 import random
-import shutil
 import signal
 import time
 
@@ -22,9 +21,14 @@ def finish(workdir, *arguments):
     return cli.call(*RUN, "--workdir", workdir, *arguments)
 
 
-def only_line(workdir):
-    (line,) = cli.lines(workdir)
-    return line
+def ends_as(whole, workdir):
+    """The same command goes on to the bits of the run that was never stopped, and one line."""
+    done = finish(workdir)
+    assert done.returncode == 0, done.stderr
+    (record,) = cli.lines(workdir)
+    for name in ("params_sha256", "metrics"):
+        assert record[name] == whole[name]
+    assert not checkpoint_steps(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,8 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     done = finish(workdir)
     assert done.returncode == 0, done.stderr
-    return only_line(workdir)
+    (line,) = cli.lines(workdir)
+    return line
 
 
 def checkpoint_steps(workdir):
@@ -52,9 +57,7 @@ def test_killed_at_three_moments(whole, tmp_path):
 
     That in start-up is of a process whose imports are its own.
     """
-    expected = whole
-    moments = random.Random(0)
-    resumed = 0
+    moments, resumed = random.Random(0), 0
     for number in range(KILLS):
         before = checkpoint_steps(tmp_path)
         process = start(tmp_path, cli.Fork if number else cli.start)
@@ -69,12 +72,7 @@ def test_killed_at_three_moments(whole, tmp_path):
         if (tmp_path / "results.jsonl").exists():
             break
     assert resumed >= KILLS // 2
-    code, _, err = finish(tmp_path)
-    assert code == 0, err
-    record = only_line(tmp_path)
-    assert record["params_sha256"] == expected["params_sha256"]
-    assert record["metrics"] == expected["metrics"]
-    assert not checkpoint_steps(tmp_path)
+    ends_as(whole, tmp_path)
 
 
 def stop_after_a_checkpoint(workdir, how):
@@ -92,16 +90,14 @@ def test_signals_stop_with_a_checkpoint(whole, tmp_path, how):
     assert code == 128 + how
     assert "with a checkpoint; the same command goes on" in err
     assert checkpoint_steps(tmp_path)
-    assert finish(tmp_path).returncode == 0
-    assert only_line(tmp_path)["params_sha256"] == whole["params_sha256"]
+    ends_as(whole, tmp_path)
 
 
 def test_a_time_limit_stops_with_a_checkpoint(whole, tmp_path):
     code, _, err = finish(tmp_path, "--time-limit", "0.01")
     assert code == 0 and "time limit of 0.01 s" in err
     assert not (tmp_path / "results.jsonl").exists() and checkpoint_steps(tmp_path)
-    assert finish(tmp_path).returncode == 0
-    assert only_line(tmp_path)["params_sha256"] == whole["params_sha256"]
+    ends_as(whole, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
@@ -116,12 +112,4 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(whole, tmp_path, dam
             file.unlink()
     message = f"{steps[-1]} is damaged .*; falling back to the one before it"
     with pytest.warns(UserWarning, match=message):
-        assert finish(tmp_path).returncode == 0
-    assert only_line(tmp_path)["params_sha256"] == whole["params_sha256"]
-
-
-def test_with_every_checkpoint_gone_it_starts_anew(whole, tmp_path):
-    stop_after_a_checkpoint(tmp_path, signal.SIGKILL)
-    shutil.rmtree(tmp_path / "checkpoints")
-    assert finish(tmp_path).returncode == 0
-    assert only_line(tmp_path)["params_sha256"] == whole["params_sha256"]
+        ends_as(whole, tmp_path)

@@ -36,11 +36,3 @@ def test_a_folder_imports_from_those_below_it():
         for below in imported(path):
             assert room == below or level[room] < level[below], f"{path} imports {below}"
     assert {path.relative_to(ROOT).with_suffix("").parts[0] for path in files} == level.keys()
-
-
-def test_the_report_names_no_data_set():
-    for path in (ROOT / "reporting").glob("*.py"):
-        strings = [
-            n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)
-        ]
-        assert not {"digits", "cifar10", "cifar100"} & {s for s in strings if isinstance(s, str)}

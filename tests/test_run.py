@@ -1,8 +1,7 @@
 """A run's settings: the paper's values by data set and method, its id, and what is refused."""
 
-import dataclasses
 import json
-from pathlib import Path
+import re
 
 import pytest
 
@@ -11,9 +10,7 @@ from experiments.config.run import FIELDS, LATER, Run
 from experiments.training import result_lines
 from experiments.training.resolve import resolve
 from experiments.training.runner import name_of
-from tests.runs import made
-
-EVIDENCE = Path(__file__).parent.parent / "experiments" / "evidence"
+from tests.runs import EVIDENCE, made
 
 
 @pytest.mark.parametrize(
@@ -41,31 +38,22 @@ def test_the_papers_settings(dataset, method, rho, epochs, smoothing):
     assert resolve(run) == run
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "values"),
-    [("adamw", (1e-3, 0.9, 0.05, False)), ("muon", (1e-3, 0.95, 0.05, True))],
-)
-def test_another_optimizer_has_values_of_its_own(optimizer, values):
-    run = made("cifar10", optimizer=optimizer)
-    assert (run.lr, run.momentum, run.weight_decay, run.nesterov) == values
-    given = made("cifar10", optimizer=optimizer, lr=0.02, nesterov=True)
-    assert (given.lr, given.nesterov) == (0.02, True)
-
-
-def test_the_authors_script_is_one_option_away():
+def test_other_optimizers_and_the_authors_script_have_values_of_their_own():
+    for name, values in (("adamw", (0.9, 0.05, False)), ("muon", (0.95, 0.05, True))):
+        run = made("cifar10", optimizer=name)
+        assert (run.lr, run.momentum, run.weight_decay, run.nesterov) == (1e-3, *values)
+        given = made("cifar10", optimizer=name, lr=0.02, nesterov=True)
+        assert (given.lr, given.nesterov) == (0.02, True)
     run = made("cifar10", recipe="script")
     assert (run.eta, run.cutout, run.nesterov, run.augment) == (0.0, 0, False, True)
     assert made("cifar10", "sgd", recipe="script").nesterov is False
     assert made("cifar10", recipe="script", eta=0.01).eta == 0.01
 
 
-def test_json_is_strict_and_whole():
+def test_a_line_is_strict_and_whole_and_an_id_names_the_settings_and_the_data():
     values = made(p=float("inf")).as_json()
     assert values["p"] == "inf" and set(values) == set(FIELDS)
     assert json.loads(json.dumps(values, allow_nan=False)) == values
-
-
-def test_an_id_names_the_settings_and_the_data():
     run = made()
     ids = {run.run_id("a"), run.run_id("b"), made(seed=1).run_id("a"), made(rho=0.4).run_id("a")}
     assert len(ids) == 4 and all(len(i) == 12 for i in ids)
@@ -88,9 +76,9 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
+        ({"dataset": "mnist"}, "unknown dataset 'mnist'; the known ones are: cifar10"),
         ({"method": "adam"}, "unknown method 'adam'; the known ones are: sgd, sam, asam"),
-        ({"model": "lenet"}, "unknown model 'lenet'"),
+        ({"model": "lenet"}, "unknown model 'lenet'; the known ones are: densenet121"),
         ({"variant": "lazy"}, "unknown variant 'lazy'; the known ones are: exact, every4"),
         ({"optimizer": "adam"}, "unknown optimizer 'adam'; the known ones are: sgd, adamw, muon"),
         ({"warmup": 1.0}, "warmup=1.0 must be from 0 to 0.9"),
@@ -120,9 +108,8 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
     ],
 )
 def test_what_is_wrong_is_named(values, message):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         made(**values)
-    assert message in str(error.value)
 
 
 def test_only_what_a_step_computes_is_compiled_into_it():
@@ -130,8 +117,6 @@ def test_only_what_a_step_computes_is_compiled_into_it():
     run = made()
     other = made(seed=3, rho=2.0, lr=0.3, label_noise=0.4, epochs=7, data_seed=1)
     assert run.program() == other.program() != made(eta=0.0).program()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        run.rho = 1.0
 
 
 @pytest.mark.parametrize(

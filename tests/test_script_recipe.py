@@ -13,7 +13,7 @@ from experiments.training import step as stepping
 from experiments.training.loop import Loop
 from experiments.training.spec import spec_of
 from tests import oracle
-from tests.runs import made
+from tests.runs import after, made
 
 IMAGES, EPOCHS, BATCH, LR, RHO = 20, 2, 8, 0.1, 0.5
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -24,42 +24,20 @@ def problem_of(model):
     images = rng.integers(256, size=(IMAGES, 8, 8, 3), dtype=np.uint8)
     labels = rng.integers(10, size=IMAGES).astype(np.int32)
     dataset = arrays.from_arrays("cifar10", 10, images, labels, images[:4], labels[:4])
-    config = made(
-        "cifar10",
-        model=model,
-        recipe="script",
-        augment=False,
-        batch_size=BATCH,
-        epochs=EPOCHS,
-    )
-    return dataset, config
-
-
-def trained(name, problem):
-    dataset, config = problem
-    loop = Loop(config, dataset, name)
-    state = loop.init()
-    start = jax.tree.map(np.array, (state.params, state.rest))
-    for epoch in range(EPOCHS):
-        for state, _ in loop.epoch(state, epoch, 0):  # noqa: B007, B020
-            pass
-    return start, state
-
-
-def flat(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    values = dict(recipe="script", augment=False, batch_size=BATCH, epochs=EPOCHS)
+    return dataset, made("cifar10", model=model, **values)
 
 
 def perturbed(params, grads):
     """w + eps, eps in float64; Flax's biases are named so, and their T is 1."""
-    named = {name.removesuffix("/value"): np.asarray(w) for name, w in flat(params).items()}
-    eps = oracle.perturbation(
-        named,
-        dict(zip(named, map(np.asarray, jax.tree.leaves(grads)), strict=True)),
-        rho=RHO,
-        eta=0.0,
+    leaves = jax.tree.leaves_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    names = [name.removesuffix("/value") for name in names]
+    named, slopes = (
+        dict(zip(names, map(np.asarray, jax.tree.leaves(tree)), strict=True))
+        for tree in (params, grads)
     )
+    eps = oracle.perturbation(named, slopes, rho=RHO, eta=0.0)
     moved = [np.float32(w + eps[name]) for name, w in named.items()]
     return jax.tree.unflatten(jax.tree.structure(params), moved)
 
@@ -101,7 +79,10 @@ def replayed(start, problem):
 @pytest.mark.parametrize(("name", "model"), [("host", "cnn"), ("scan", "mlp")])
 def test_equals_the_replay(name, model):
     problem = problem_of(model)
-    start, state = trained(name, problem)
+    loop = Loop(problem[1], problem[0], name)
+    first = loop.init()
+    start = jax.tree.map(np.array, (first.params, first.rest))
+    state = after(loop, EPOCHS)
     params, rest = replayed(start, problem)
     assert state.step == 3 * EPOCHS
     for got, expected in ((state.params, params), (state.rest, rest)):

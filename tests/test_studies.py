@@ -11,7 +11,7 @@ from experiments.reporting.tables import Group, paired
 from experiments.studies import engine, parameterization, report
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training import result_lines
-from tests.cli import call
+from tests.cli import ran
 from tests.runs import made
 
 STUDIES = collect("experiments.studies", "STUDIES")
@@ -41,10 +41,8 @@ def line(run, accuracy, fit=90.0, **more):
     record = run.as_json() | dict(test_accuracy_final=accuracy, test_accuracy_max=accuracy)
     record |= dict(metrics={"train_accuracy": [fit]}, dataset_fingerprint="d", train_images=32)
     record |= dict(wall_seconds=1.0, command="python -m experiments study asked")
-    record |= dict(
-        device=dict(platform="cpu", kind="cpu", processors=2), versions=dict(jax="1", flax="1")
-    )
-    return record | more
+    device = dict(platform="cpu", kind="cpu", processors=2)
+    return record | dict(device=device, versions=dict(jax="1", flax="1")) | more
 
 
 def lines_of(runs, accuracy):
@@ -101,31 +99,20 @@ def test_an_arm_takes_over_the_choice_of_another():
 
 
 def test_a_joint_choice_keeps_most_where_it_keeps_least():
+    ruled = dict(method="asam", radius_rule="rise", rho=1.0)
     arms = (
         Arm("SGD", dict(method="sgd")),
         Arm("constant", dict(method="asam"), dict(rho=(0.5, 1.0))),
-        Arm(
-            "rule",
-            dict(method="asam", radius_rule="rise", rho=1.0),
-            dict(target=(0.2, 0.3)),
-            joint=True,
-        ),
+        Arm("rule", ruled, dict(target=(0.2, 0.3)), joint=True),
     )
-    what = dataclasses.replace(
-        ASKED,
-        arms=arms,
-        problems=tuple(dataclasses.replace(problem, origin=None) for problem in ASKED.problems),
-    )
+    problems = tuple(dataclasses.replace(problem, origin=None) for problem in ASKED.problems)
+    what = dataclasses.replace(ASKED, arms=arms, problems=problems)
+    clean = {"sgd": 80.0, "fixed": 90.0, 0.2: 89.0, 0.3: 91.0}
+    noisy = {"sgd": 60.0, "fixed": 80.0, 0.2: 80.0, 0.3: 76.0}
 
     def accuracy(run):
-        noisy = run.label_noise > 0
-        if run.method == "sgd":
-            return 60.0 if noisy else 80.0
-        if run.radius_rule == "fixed":
-            return 80.0 if noisy else 90.0
-        return {(0.2, False): 89.0, (0.3, False): 91.0, (0.2, True): 80.0, (0.3, True): 76.0}[
-            run.target, noisy
-        ]
+        rule = run.target if run.radius_rule == "rise" else "fixed"
+        return (noisy if run.label_noise else clean)["sgd" if run.method == "sgd" else rule]
 
     choices = engine.choose(what, lines_of(engine.tuning(what, {}), accuracy))
     assert choices["one", "rule"] == choices["two", "rule"] == {"target": 0.2}  # 0.9 and 1
@@ -161,25 +148,13 @@ def test_the_wide_table_has_a_row_a_problem():
 
 
 def test_lines_with_a_draw_of_their_own_come_before_older_ones():
-    older = [
-        line(dataclasses.replace(run, data_seed=None), 10.0)
-        for run in engine.finals(
-            ASKED,
-            {
-                (problem.name, arm.name): {"rho": arm.grid["rho"][0]}
-                for problem in ASKED.problems
-                for arm in ASKED.arms
-                if arm.grid
-            },
-        )
-    ]
-    judged = [
-        line(dataclasses.replace(run, data_seed=None), tuned(run))
-        for run in engine.tuning(ASKED, {})
-    ]
-    (section, _) = report.of_study(ASKED, [*judged, *older])
+    runs = engine.tuning(ASKED, {})
+    final = engine.finals(ASKED, engine.choose(ASKED, lines_of(runs, tuned)))
+    shared = [dataclasses.replace(run, data_seed=None) for run in (*runs, *final)]
+    older = lines_of(shared, lambda run: tuned(run) if run.validation else 10.0)
+    (section, _) = report.of_study(ASKED, older)
     assert "All seeds share one subset" in section.body and "10.00 ± 0.00" in section.body
-    newer = report.of_study(ASKED, [*judged, *older, *all_lines()])[0]
+    newer = report.of_study(ASKED, [*older, *all_lines()])[0]
     assert "All seeds share" not in newer.body and "10.00" not in newer.body
 
 
@@ -215,19 +190,13 @@ def test_every_study_can_be_planned(name):
 
 
 def test_a_study_runs_from_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        parameterization.STUDIES, "asked", dataclasses.replace(ASKED, seeds=2, tuning_seeds=1)
-    )
-    done = call("study", "asked", "--workdir", tmp_path, "--problems", "one", "--arms", "SAM")
-    assert done.returncode == 0, done.stderr
+    small = dataclasses.replace(ASKED, seeds=2, tuning_seeds=1)
+    monkeypatch.setitem(parameterization.STUDIES, "asked", small)
+    words = ["study", "asked", "--workdir", tmp_path, "--problems", "one", "--arms", "SAM"]
+    ran(*words)
     found = result_lines.read(tmp_path, "asked_run")[0]
     assert len(found) == 3 + 2 * 2
     assert "## What was asked: one" in (tmp_path / "RESULTS.md").read_text()
     before = (tmp_path / "asked_run.jsonl").read_bytes()
-    assert (
-        call(
-            "study", "asked", "--workdir", tmp_path, "--problems", "one", "--arms", "SAM"
-        ).returncode
-        == 0
-    )
+    ran(*words)
     assert (tmp_path / "asked_run.jsonl").read_bytes() == before

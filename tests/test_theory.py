@@ -1,0 +1,100 @@
+"""Figures 1 and 3 and the terms of Theorem 3 against searches and formulas of their own."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments.figures import figure1, figure3
+from experiments.figures.bound import generalization_bound_terms
+from experiments.figures.two_parameter_loss import TARGET
+
+
+def loss(points):
+    w1, w2 = np.transpose(points)
+    return np.abs(w1 * np.maximum(w2, 0) - TARGET)
+
+
+def largest(line):
+    """Of the loss on the border of a region, searched densely."""
+    angles = np.linspace(0, 2 * np.pi, 200_001)
+    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if line["p"] == "inf":
+        unit = unit / np.abs(unit).max(1, keepdims=True)
+    scale = 1.0 if line["region"] == "sphere" else np.abs(line["w"])
+    return loss(line["w"] + line["rho"] * scale * unit).max()
+
+
+def test_only_the_sphere_of_figure_1_tells_the_two_points_apart():
+    found = figure1.measure()
+    assert len(found) == 6 and len({round(line["loss"], 6) for line in found}) == 1
+    for line in found:
+        at = loss([np.add(line["w"], line["eps"])])[0]
+        np.testing.assert_allclose([line["maximum"], at], largest(line), rtol=1e-4)
+    maxima = figure1.maxima(found)
+    for region in ("cuboid", "ellipsoid"):
+        np.testing.assert_allclose(*maxima[region], rtol=1e-4)
+    at_w, at_other = maxima["sphere"]
+    assert at_other > 1.2 * at_w
+
+
+FIRST, SECOND = figure3.STARTS
+
+
+def paths(*how):
+    return {(line["method"], tuple(line["start"])): line for line in figure3.measure(*how)}
+
+
+def test_sam_misses_the_valley_from_the_second_start_and_asam_reaches_it_near_where_it_began():
+    found = paths()
+    end = np.array(found["sam", FIRST]["points"][-1])
+    assert loss([end])[0] < 0.002
+    np.testing.assert_allclose(end, np.sqrt(TARGET), atol=0.01)  # both weights are equal
+    line = found["sam", SECOND]
+    assert line["reached_after"] is None
+    np.testing.assert_allclose(line["points"], np.tile(SECOND, (len(line["points"]), 1)))
+    # Why: the ascent step from there, rho times the unit gradient, ends where ReLU is off.
+    assert SECOND[1] - figure3.SAM_RHO * SECOND[0] / np.linalg.norm(SECOND) < 0
+
+    valley_w1 = np.linspace(0.1, 0.5, 4001)
+    valley = np.stack([valley_w1, TARGET / valley_w1], axis=1)
+    ends = [np.array(found["asam", start]["points"][-1]) for start in figure3.STARTS]
+    for start, end in zip(figure3.STARTS, ends, strict=True):
+        assert found["asam", start]["reached_after"] is not None and loss([end])[0] < 0.002
+        assert np.linalg.norm(end - start) < 1.2 * np.linalg.norm(valley - start, axis=1).min()
+    assert np.linalg.norm(ends[0] - ends[1]) > 0.05  # SAM ends at one place, ASAM at two
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.1])
+def test_figure_3_at_other_learning_rates(lr):
+    found = paths(lr, 300)
+    missed = [key for key, line in found.items() if line["reached_after"] is None]
+    assert missed == [("sam", SECOND)]
+    assert found["sam", SECOND]["loss_final"] == pytest.approx(TARGET - 0.0099, rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", [0.0, 1e-3, 40.0])
+@pytest.mark.parametrize(("k", "n"), [(1, 2), (272_474, 50_000), (10, 10**9)])
+@pytest.mark.parametrize(("rho", "eta", "delta"), [(0.5, 0.01, 0.05), (2.0, 0.1, 0.9)])
+def test_the_bounds_terms_equal_the_closed_form(norm, k, n, rho, eta, delta):
+    values = dict(loss=0.1, sharpness=0.02, norm=norm, k=k, n=n, rho=rho, eta=eta, delta=delta)
+    terms = generalization_bound_terms(**values)
+    spread = 1 + np.sqrt(np.log(n) / k)
+    inside = 1 + (norm * spread) ** 2 / (eta * rho) ** 2
+    nats = k * np.log2(inside) / np.log2(np.e) + 4 * (np.log(n) - np.log(delta))
+    expected = np.sqrt(nats / (n - 1))
+    assert terms.complexity == pytest.approx(expected, rel=1e-12)
+    assert terms.max_loss == pytest.approx(0.12)
+    assert terms.bound_without_constant == pytest.approx(0.12 + expected)
+    assert terms.sigma * math.sqrt(k) * spread == pytest.approx(eta * rho)
+
+
+BAD = {"loss": math.nan, "sharpness": math.inf, "norm": -1.0, "k": 0, "n": 1, "rho": 0.0}
+BAD |= {"eta": 0.0, "delta": 1.0}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_terms_out_of_range_are_named(name):
+    good = {"loss": 0.1, "sharpness": 0.02, "norm": 3.0, "k": 10, "n": 50_000, "rho": 0.5}
+    with pytest.raises(ValueError, match=f"^{name}="):
+        generalization_bound_terms(**good | {name: BAD[name]})
