@@ -8,7 +8,6 @@ import asam_jax
 from experiments.training import loop as loops
 from experiments.training import reused_direction, variants
 from experiments.training.step import epoch_order
-from experiments.training.train import sha256
 from experiments.training.variants import VARIANTS, Variant
 from tests.cli import lines, ran
 from tests.runs import assert_near, loop_of, made, trained
@@ -16,6 +15,8 @@ from tests.runs import assert_near, loop_of, made, trained
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 SMALL = dict(model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4)
 SCAN = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--seeds", 2, "--loop", "scan"]
+TWO = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--batch-size", 64]
+TWO += ["--devices", 2, "--perturb", "device"]
 
 
 def made_of(variant="exact", weight=0.3):
@@ -38,6 +39,7 @@ def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(t
     ran(*SCAN, "--workdir", tmp_path / "whole")
     expected = lines(tmp_path / "whole")
     assert [record["seed"] for record in expected] == [0, 1]
+    assert len({record["params_sha256"] for record in expected}) == 2
     stopped, finished = tmp_path / "stopped", [0]
     while finished[-1] < 2 and len(finished) < 9:
         ran(*SCAN, "--workdir", stopped, "--time-limit", "0.01")
@@ -49,9 +51,16 @@ def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(t
         assert [record[name] for name in names] == [whole[name] for name in names]
 
 
-def test_a_seed_alone_decides_a_run():
-    digests = [sha256(trained(made(seed=seed, **SMALL))[0].params) for seed in (1, 1, 2)]
-    assert digests[0] == digests[1] != digests[2]
+def test_two_devices_that_are_stopped_go_on_to_the_same_bits(tmp_path):
+    said = ran(*TWO, "--workdir", tmp_path, "--time-limit", "0.01").stderr
+    assert "time limit of 0.01 s, with a checkpoint" in said
+    assert not (tmp_path / "results.jsonl").exists()
+    ran(*TWO, "--workdir", tmp_path)
+    ran(*TWO, "--workdir", tmp_path / "whole")
+    (record,), (expected,) = lines(tmp_path), lines(tmp_path / "whole")
+    assert record["params_sha256"] == expected["params_sha256"]
+    names = ("devices", "perturb", "batch_norm", "loop", "processes")
+    assert [record[name] for name in names] == [2, "device", "averaged", "host", 1]
 
 
 def test_an_epoch_visits_every_image_once():
@@ -68,9 +77,7 @@ def test_evaluation_counts_the_padded_images_not():
     labels = np.concatenate([dataset.test_labels] * 3)[:1301]
     weights = loop.spec.model, state.params, state.rest
     whole, part = (loops.EvaluationSet(images[:n], labels[:n]).mean(*weights) for n in (1301, 301))
-    expected = [
-        (1000 * a + 301 * b) / 1301 for a, b in zip(loop.evaluate(state), part, strict=True)
-    ]
+    expected = (1000 * np.array(loop.evaluate(state)) + 301 * np.array(part)) / 1301
     np.testing.assert_allclose(whole, expected, rtol=1e-5)
 
 

@@ -94,7 +94,7 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
         ({"recipe": "script"}, "the authors' script for CIFAR on one device; leave --recipe out"),
         (
             {"dataset": "cifar10", "recipe": "script", "variant": "part4"},
-            "recipe='script' trains by SGD without a warm-up and has one variant",
+            "by SGD without a warm-up and has one variant",
         ),
         (
             {"variant": "last-friendly", "optimizer": "muon"},
