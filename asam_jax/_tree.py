@@ -31,31 +31,31 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(wide(leaf)), tree)
 
 
-def _groups(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[jax.Array]]:
-    """Arrays in one dtype, by those of the axes that they vary over."""
+def _by_axes(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[int]]:
+    """The indices of parts, by those of the axes that they vary over."""
     groups = defaultdict(list)
-    dtype = widest(part.dtype for part in parts)
-    for part in parts:
+    for index, part in enumerate(parts):
         varies = varying_axes(part)
-        groups[tuple(axis for axis in axes if axis in varies)].append(part.astype(dtype))
+        groups[tuple(axis for axis in axes if axis in varies)].append(index)
     return groups
 
 
-def _two_rows(scalars: list[jax.Array]) -> jax.Array:
-    """Scalars, twice.
+def _matrix(scalars: Sequence[jax.Array], rows: int) -> jax.Array:
+    """Scalars as a matrix of so many rows, at least two.
 
     XLA rewrites a reduction of stacked scalars into a chain of binary operations and copies it into
     the fusion of every leaf that reads its end: a program of the square of the leaf count. It does
     not do so with the rows of a matrix.
     """
-    return jnp.stack(scalars * 2).reshape(2, -1)
+    dtype = widest(scalar.dtype for scalar in scalars)
+    return jnp.stack([scalar.astype(dtype) for scalar in scalars]).reshape(rows, -1)
 
 
 def total(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
     """The sum of scalars, and over those of the mapped axes that each varies over."""
     sums = []
-    for over, group in _groups(parts, axes).items():
-        part = jnp.sum(_two_rows(group), axis=1)[0]
+    for over, group in _by_axes(parts, axes).items():
+        part = jnp.sum(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]
         sums.append(jax.lax.psum(part, over) if over else part)
     return functools.reduce(jnp.add, sums)
 
@@ -63,8 +63,8 @@ def total(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
 def largest(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
     """The largest of scalars, also over mapped axes; NaN if one is NaN."""
     tops = []
-    for over, group in _groups(parts, axes).items():
-        top = jnp.max(_two_rows(group), axis=1)[0]
+    for over, group in _by_axes(parts, axes).items():
+        top = jnp.max(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]
         tops.append(jax.lax.pmax(top, over) if over else top)
     return functools.reduce(jnp.maximum, tops)
 
@@ -79,28 +79,44 @@ def capped(t: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.minimum(t * factor.astype(t.dtype), jnp.finfo(t.dtype).max)
 
 
+def _padded_root(t: jax.Array, g: jax.Array) -> jax.Array:
+    if g.size == 1:  # XLA would take the scale out of the power of a scalar, as 0 or inf
+        t, g = (jnp.pad(a.reshape(-1), (0, 1)) for a in (t, g))
+    return root(t, g)
+
+
 @jax.jit
-def _sums(t: jax.Array, g: jax.Array) -> jax.Array:
-    """Sums of (sqrt(T |g|) / scale)^4 for each of the scales.
+def _sums_apart(t: jax.Array, g: jax.Array) -> list[jax.Array]:
+    x = _padded_root(t, g)
+    inverses = [jnp.asarray(1 / scale, x.dtype) for scale in _SCALES]
+    return [jnp.sum(jnp.square(jnp.square(x * inverse))) for inverse in inverses]
+
+
+@jax.jit
+def _sums_in_rows(t: jax.Array, g: jax.Array) -> jax.Array:
+    x = _padded_root(t, g)[None]
+    inverses = jnp.asarray([1 / scale for scale in _SCALES], x.dtype)
+    scaled = x * inverses.reshape((-1,) + (1,) * (x.ndim - 1))
+    return jnp.sum(jnp.square(jnp.square(scaled)), axis=range(1, x.ndim))
+
+
+def _sums(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
+    """Sums of (sqrt(T |g|) / scale)^4 over all leaves, for each of the scales.
 
     A TPU's compiler fuses sums with the product that makes g, if each is a sum of its own; a GPU's
     and a CPU's make one kernel of them, if they are the rows of one sum.
     """
-    if g.size == 1:  # XLA would take the scale out of the power of a scalar, as 0 or inf
-        t, g = (jnp.pad(a.reshape(-1), (0, 1)) for a in (t, g))
 
-    def apart(t: jax.Array, g: jax.Array) -> jax.Array:
-        x = root(t, g)
-        inverses = [jnp.asarray(1 / scale, x.dtype) for scale in _SCALES]
-        return jnp.stack([jnp.sum(jnp.square(jnp.square(x * inverse))) for inverse in inverses])
+    def apart(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
+        columns = zip(*map(_sums_apart, ts, gs), strict=True)
+        return jnp.sum(_matrix([x for column in columns for x in column], len(_SCALES)), axis=1)
 
-    def in_rows(t: jax.Array, g: jax.Array) -> jax.Array:
-        x = root(t, g)[None]
-        inverses = jnp.asarray([1 / scale for scale in _SCALES], x.dtype)
-        scaled = x * inverses.reshape((-1,) + (1,) * (x.ndim - 1))
-        return jnp.sum(jnp.square(jnp.square(scaled)), axis=range(1, x.ndim))
+    def in_rows(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
+        rows = list(map(_sums_in_rows, ts, gs))
+        dtype = widest(row.dtype for row in rows)
+        return jnp.sum(jnp.stack([row.astype(dtype) for row in rows], axis=1), axis=1)
 
-    return jax.lax.platform_dependent(t, g, tpu=apart, default=in_rows)
+    return jax.lax.platform_dependent(ts, gs, tpu=apart, default=in_rows)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -110,13 +126,13 @@ def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Ar
     The sums at all scales are taken at once, after Blue (1978) and LAPACK's dnrm2; the largest
     that is finite has lost nothing. The root, since ||T g|| can overflow where no eps does.
     """
-    parts = [_sums(t, g) for t, g in zip(ts, gs, strict=True)]
-    sums = jnp.zeros((), widest(part.dtype for part in parts))
-    for over, group in _groups(parts, axes).items():
-        part = jnp.sum(jnp.stack(group, axis=1), axis=1)
-        sums += jax.lax.psum(part, over) if over else part
-    roots = jnp.sqrt(jnp.sqrt(sums)) * jnp.asarray(_SCALES, sums.dtype)
-    finite = jnp.isfinite(sums)
+    sums = []
+    for over, group in _by_axes(gs, axes).items():
+        part = _sums([ts[i] for i in group], [gs[i] for i in group])
+        sums.append(jax.lax.psum(part, over) if over else part)
+    whole = functools.reduce(jnp.add, sums)
+    roots = jnp.sqrt(jnp.sqrt(whole)) * jnp.asarray(_SCALES, whole.dtype)
+    finite = jnp.isfinite(whole)
     largest_root = jnp.max(jnp.where(finite, roots, jnp.zeros_like(roots)))
     return jnp.where(jnp.any(finite), largest_root, jnp.nan)
 

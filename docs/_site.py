@@ -98,7 +98,7 @@ def _gallery(notebooks) -> str:
 
 
 def on_page_markdown(markdown, page, **_):
-    """Links, pictures and formulas, wherever they are not code; then the repository's address."""
+    """Links, pictures and formulas, wherever they are not code."""
     uri = page.file.src_uri
     source = pathlib.PurePosixPath(SOURCES.get(uri, f"docs/{uri}")).parent
 
@@ -111,7 +111,7 @@ def on_page_markdown(markdown, page, **_):
         elif path.startswith("experiments/evidence/") and path.endswith(".png"):
             path = path.removeprefix("experiments/")
         elif (ROOT / path).exists():
-            return f"](REPOSITORY/blob/main/{path}"
+            return f"]({repository()}/blob/main/{path}"
         else:  # a picture of a notebook lies beside its page
             return match[0]
         return f"]({posixpath.relpath(path, posixpath.dirname(uri) or '.')}"
@@ -125,7 +125,7 @@ def on_page_markdown(markdown, page, **_):
         text = LINK.sub(link, PICTURE.sub(picture, parts[number]))
         text = DISPLAY.sub(lambda m: f"<div>{_mathml(m[1].strip(), 'block')}</div>", text)
         parts[number] = INLINE.sub(lambda m: f"<span>{_mathml(m[1], 'inline')}</span>", text)
-    return "".join(parts).replace("REPOSITORY", repository())
+    return "".join(parts)
 
 
 def _mathml(formula: str, display: str) -> str:

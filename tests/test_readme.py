@@ -36,7 +36,8 @@ def test_each_command_sets_itself_up(extra):
 def test_the_address_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address = project["urls"]["Repository"]
-    assert set(re.findall(r"https://github\.com/[\w-]+/asam_jax", README)) == {address}
+    for text in (README, (ROOT / "docs" / "install.md").read_text()):
+        assert set(re.findall(r"https://github\.com/[\w-]+/asam_jax", text)) == {address}
 
 
 def test_the_table_is_what_the_result_lines_give(tmp_path):

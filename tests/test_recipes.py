@@ -1,5 +1,6 @@
 """What the page of recipes says that a step costs, counted by XLA in the page's own programs."""
 
+import functools
 import pathlib
 import re
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import asam_jax
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
 # Of each variant the optimizer's name on the page, its steps (or how they are made of it), and the
@@ -97,3 +100,32 @@ def test_only_normalization_layers_take_the_same_gradients(page):
     for name in w:
         for old, new, g in zip(w[name], after[name], expected[name], strict=True):
             np.testing.assert_allclose((old - new) / 0.01, g, atol=1e-3 * float(jnp.abs(g).max()))
+
+
+def test_devices_decide_alike_where_the_gradient_is_long(page):
+    """g02: devices that decided alone hung. g18: after one overflow no step was perturbed again."""
+    tx = asam_jax.sharpness_aware(0.5, axis_name="data", perturb_axis_name="data")
+    w, share = page["w"], (2, 16, 64)
+
+    @functools.partial(jax.pmap, axis_name="data", in_axes=(None, None, 0, 0))
+    def step(moments, state, x, y):
+        grad_fn = lambda w: jax.grad(page["loss"])(w, x, y)  # noqa: E731
+        grads = grad_fn(w)
+        perturb, moments = page["is_long"](moments, grads, 0.0, 0.5, axis_name="data")
+        updates, _ = tx.update(grads, state, w, grad_fn=grad_fn, perturb=perturb)
+        return moments, perturb, updates
+
+    moments, decisions = (jnp.zeros(()), jnp.zeros(())), []
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for number in range(12):
+            x = jax.random.normal(jax.random.key(number), share)
+            y = jnp.array([[1.0], [5.0]]) * jnp.ones(share[:2])
+            y = y.at[1, 0].set(jnp.inf if number == 4 else 5.0 + number % 3)
+            each, perturb, updates = step(moments, tx.init(w), x, y)
+            moments = jax.tree.map(lambda m: m[0], each)
+            assert all(np.isfinite(m) for m in moments)
+            assert perturb[0] == perturb[1]
+            for u in jax.tree.leaves(updates):
+                np.testing.assert_array_equal(u[0], u[1])
+            decisions.append(bool(perturb[0]))
+    assert set(decisions[5:]) == {True, False}

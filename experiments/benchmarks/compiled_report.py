@@ -148,8 +148,8 @@ def sections(workdir: Path) -> list[Section]:
         "of a loop once, so that the layers of a scan weigh less in them than in the step; the "
         "bound takes products and collectives as often as they run. Of a condition the costliest "
         "branch counts, and where every fourth step perturbs, the bound is the mean with three of "
-        "the base optimizer's. For a GPU, XLA gives neither: there FLOPs are those of products that "
-        f"the program's text shows. JAX {', '.join(sorted(versions))}. Figures of the chips: "
+        "the base optimizer's. For a GPU, XLA gives neither: there FLOPs are those of products in "
+        f"the program's text. JAX {', '.join(sorted(versions))}. Figures of the chips: "
     )
     said += "; ".join(
         f"{chip.name}: {chip.flops / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e9:,.0f} GB/s, links "
