@@ -160,11 +160,9 @@ def test_a_kept_measure_is_traced_and_compiled_once_whatever_the_loss_does():
 
     for keywords in ({}, {"steps": 3, "restarts": 1}):
         measure = asam_jax.sharpness(loss, rho=0.1, m=2, **keywords)
-        measure(W, X)
-        before = len(traces)
-        assert before == 2  # with the gradient and without
-        measure(2 * W, X + 1)
-        assert len(traces) == before
+        for at in ((W, X), (2 * W, X + 1)):
+            measure(*at)
+            assert len(traces) == 2  # with the gradient and without
         traces.clear()
     jax.effects_barrier()
     assert len(seen) == 2 * 4 * (2 + 2 * 4)  # a step: 2 losses; an ascent of 3: 4

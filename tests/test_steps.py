@@ -137,7 +137,7 @@ def test_sam_perturbs_by_s_in_w():
     s = parameterization.factors("layer", state.params)
     w = parameterization.weights("layer", state.params)
     order = np.asarray(loop.order(0))[:32]
-    gradient = gradients(loop, dataset, state)
+    gradient = gradients(loop_of(made(**SMALL))[0], dataset, state)  # as a function of w
 
     def stepped(operator):
         eps = asam_jax.perturbation(w, gradient(w, order), rho=0.3, operator=operator)
