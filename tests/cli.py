@@ -66,13 +66,6 @@ def start(*arguments):
     )
 
 
-def call_process(*arguments):
-    """A process of its own, to its end."""
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    return Done(process.returncode, out, err)
-
-
 class Fork:
     """As `start`, forked from a process that has imported everything and done nothing else.
 
@@ -91,10 +84,6 @@ class Fork:
             target=forked.run, args=(words, *map(str, self._files), environment or {})
         )
         self._process.start()
-
-    @property
-    def returncode(self):
-        return self._process.exitcode
 
     def poll(self):
         return self._process.exitcode

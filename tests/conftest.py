@@ -29,7 +29,7 @@ from hypothesis import settings  # noqa: E402
 
 # Two workers share the files; the long ones go first, so that neither waits for the other at last.
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
-LONG += ("recipes",)
+LONG += ("recipes", "loop", "replay")
 
 # Most of the suite's time is LLVM's, on programs that run a few times or never, and what the tests
 # assert does not depend on the last bits; but for these, which compare bits with other processes.

@@ -15,19 +15,11 @@ from experiments.config.errors import ConfigError
 from experiments.datasets import arrays, cifar
 
 IMAGES = 4  # in each file
+BATCHES = [f"data_batch_{i}.bin" for i in range(1, 6)]
+NAMES = {"coarse_label_names.txt": 20, "fine_label_names.txt": 100}
 LAYOUTS = {
-    "cifar10": (
-        "cifar-10-batches-bin",
-        [f"data_batch_{i}.bin" for i in range(1, 6)],
-        ["test_batch.bin"],
-        {"batches.meta.txt": 10},
-    ),
-    "cifar100": (
-        "cifar-100-binary",
-        ["train.bin"],
-        ["test.bin"],
-        {"coarse_label_names.txt": 20, "fine_label_names.txt": 100},
-    ),
+    "cifar10": ("cifar-10-batches-bin", BATCHES, ["test_batch.bin"], {"batches.meta.txt": 10}),
+    "cifar100": ("cifar-100-binary", ["train.bin"], ["test.bin"], NAMES),
 }
 
 
@@ -48,14 +40,10 @@ def write_archive(path, name):
             images = rng.integers(256, size=(IMAGES * len(files), 32, 32, 3), dtype=np.uint8)
             counts = list(names.values())  # CIFAR-100 has the coarse label first
             labels = np.stack([rng.integers(count, size=len(images)) for count in counts], axis=1)
-            records = bytearray()
-            for image, row in zip(images, labels, strict=True):
-                records += bytes(row.tolist())
-                for channel in range(3):
-                    records += image[:, :, channel].tobytes()
-            size = IMAGES * (3072 + len(counts))
-            for index, file in enumerate(files):
-                add(file, bytes(records[index * size : (index + 1) * size]))
+            pixels = images.transpose(0, 3, 1, 2).reshape(len(images), -1)  # channel by channel
+            records = np.column_stack([labels, pixels]).astype(np.uint8)
+            for file, part in zip(files, np.split(records, len(files)), strict=True):
+                add(file, part.tobytes())
             truth.append((images, labels[:, -1]))
         for file, count in names.items():
             add(file, "\n".join(f"class{i}" for i in range(count)).encode())
@@ -83,9 +71,7 @@ def folders(tmp_path, monkeypatch):
 
 
 def by_content(images, labels):
-    return sorted(
-        (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
-    )
+    return sorted(zip((image.tobytes() for image in images), labels.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))

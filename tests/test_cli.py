@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from tests.cli import call_process, lines, ran, refused
+from tests.cli import lines, ran, refused, start
 
 SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2", "--batch-size", "64"]
 
@@ -13,9 +13,12 @@ SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2", "--batch
 def trained(tmp_path_factory):
     """Three methods in one workdir, the first in a process of its own."""
     workdir = tmp_path_factory.mktemp("trained")
-    for method, how in (("sgd", call_process), ("sam", ran), ("asam", ran)):
-        done = how(*SMALL, "--method", method, "--label-noise", "0.4", "--workdir", workdir)
-        assert done.returncode == 0, done.stderr
+    words = [*SMALL, "--label-noise", "0.4", "--workdir", workdir, "--method"]
+    process = start(*words, "sgd")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    for method in ("sam", "asam"):
+        ran(*words, method)
     return workdir
 
 

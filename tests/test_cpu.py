@@ -1,14 +1,26 @@
-"""The options under which XLA compiles a step for the CPU."""
+"""What makes the CPU faster: the options of XLA, and the restart with huge pages."""
 
+import os
+import platform
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments.training import cpu
 
 CIFAR = (32, 32, 3)
+CODE = """
+import os, sys
+from experiments.training import allocator
+print("started", flush=True)
+allocator.restart_with_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], sys.flags.utf8_mode)
+"""
 
 
 def test_no_convolution_goes_to_the_slow_library():
@@ -43,9 +55,26 @@ def test_no_convolution_goes_to_the_slow_library():
 
 
 def test_small_images_and_an_xla_without_the_options_get_its_defaults(monkeypatch):
-    assert cpu.compiler_options(CIFAR)
-    assert cpu.compiler_options((8, 8, 1)) is None
-    monkeypatch.setattr(cpu, "_LIBRARY", {"xla_cpu_of_some_other_version": True})
-    assert cpu.compiler_options(CIFAR) == cpu._PRESET
-    monkeypatch.setattr(cpu, "_PRESET", {"xla_cpu_of_some_other_version": 1})
+    assert cpu.compiler_options((8, 8, 1)) is None and cpu.compiler_options(CIFAR)
+    for options in ("_LIBRARY", "_PRESET"):
+        monkeypatch.setattr(cpu, options, {"xla_cpu_of_some_other_version": 1})
     assert cpu.compiler_options(CIFAR) is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(
+    ("tunables", "starts", "becomes"),
+    [
+        (None, 2, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=0", 2, "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", 1, "glibc.malloc.hugetlb=0"),  # the user's own stands
+    ],
+)
+def test_restarts_once_with_the_same_arguments(tunables, starts, becomes):
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    if tunables is not None:
+        environment["GLIBC_TUNABLES"] = tunables
+    command = [sys.executable, "-X", "utf8", "-c", CODE, "--rho", "0.5 or so"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = [*["started"] * starts, f"{becomes} ['--rho', '0.5 or so'] 1"]
+    assert done.stdout.splitlines() == said

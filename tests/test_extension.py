@@ -7,7 +7,6 @@ import pytest
 from experiments import cli, datasets, models, studies
 from experiments.config import paper
 from experiments.config.paper import Table
-from experiments.config.run import FIELDS
 from experiments.training.variants import VARIANTS, Variant
 from tests.cli import lines, ran
 
@@ -26,21 +25,9 @@ DEFAULTS = dict(model="mlp", epochs=2, label_smoothing=0.0, augment=False, neste
 SOURCES = {"stripes": Source(3, arrays, {"sam": 0.1, "asam": 0.7}, DEFAULTS)}
 """
 MODEL = """
-import jax
-from flax import nnx
+from experiments.models.small import build
 
-class Linear(nnx.Module):
-    def __init__(self, features, classes, **kw):
-        self.dense = nnx.Linear(features, classes, **kw)
-
-    def __call__(self, images):
-        return self.dense(images.reshape(images.shape[0], -1))
-
-def build(name, *, num_classes, in_features, image_shape, rngs, dtype):
-    height, width, channels = image_shape
-    return Linear(height * width * channels, num_classes, rngs=rngs, dtype=dtype)
-
-MODELS = {"linear": (build, 1)}
+MODELS = {"twin": (build, 1)}
 """
 STUDY = """
 from experiments.studies.study import Arm, Problem, Study
@@ -66,7 +53,7 @@ def added(tmp_path, monkeypatch):
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
 
     yield add
-    for name in ("datasets.stripes", "models.linear", "studies.tiny"):
+    for name in ("datasets.stripes", "models.twin", "studies.tiny"):
         sys.modules.pop(f"experiments.{name}", None)
 
 
@@ -84,15 +71,22 @@ def test_a_data_set_is_one_file(added, tmp_path):
 
 
 def test_a_network_is_one_file(added, tmp_path):
-    added(models, "linear", MODEL)
-    assert "linear" in ran("models").stdout
-    ran("train", "--model", "linear", *SMALL, "--workdir", tmp_path / "w")
-    assert "| linear |" in reported(tmp_path / "w")
+    added(models, "twin", MODEL)
+    assert "twin" in ran("models").stdout
+    ran("train", "--model", "twin", *SMALL, "--workdir", tmp_path / "w")
+    assert "| twin" in reported(tmp_path / "w")
 
 
 def test_a_study_is_one_file(added, tmp_path):
+    """And its runs are not run again."""
     added(studies, "tiny", STUDY)
-    ran("study", "tiny", "--workdir", tmp_path / "w")
+    words = ["study", "tiny", "--workdir", tmp_path / "w", "--problems", "digits", "--arms", "SAM"]
+    ran(*words)
+    path = tmp_path / "w" / "tiny_run.jsonl"
+    before = path.read_bytes()
+    assert len(before.splitlines()) == 2 + 2 * 2  # two radii; SGD, its reference, and SAM
+    ran(*words)
+    assert path.read_bytes() == before
     assert "## A tiny study: digits" in reported(tmp_path / "w")
 
 
@@ -110,9 +104,3 @@ def test_a_table_is_an_entry_of_one_file(tmp_path, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, "table9", command)  # as the dict is made from TABLES
     ran("table9", *SMALL, "--workdir", tmp_path)
     assert len(lines(tmp_path)) == 3 and "## Table 9: small" in reported(tmp_path)
-
-
-def test_a_field_of_a_run_is_an_option():
-    usage = ran("train", "--help").stdout
-    for name in FIELDS:
-        assert f"--{name.replace('_', '-')}" in usage

@@ -6,9 +6,10 @@ import pytest
 
 import asam_jax
 from experiments.training import loop as loops
-from experiments.training import reused_direction, variants
+from experiments.training import radius_rule, reused_direction, runner, variants
+from experiments.training.radius_rule import RULES
 from experiments.training.step import epoch_order
-from experiments.training.train import sha256
+from experiments.training.stop import Stopped
 from experiments.training.variants import VARIANTS, Variant
 from tests.cli import lines, ran
 from tests.runs import assert_near, loop_of, made, trained
@@ -16,6 +17,8 @@ from tests.runs import assert_near, loop_of, made, trained
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 SMALL = dict(model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4)
 SCAN = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--seeds", 2, "--loop", "scan"]
+TWO = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--batch-size", 64]
+TWO += ["--devices", 2, "--perturb", "device"]
 
 
 def made_of(variant="exact", weight=0.3):
@@ -38,6 +41,7 @@ def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(t
     ran(*SCAN, "--workdir", tmp_path / "whole")
     expected = lines(tmp_path / "whole")
     assert [record["seed"] for record in expected] == [0, 1]
+    assert len({record["params_sha256"] for record in expected}) == 2
     stopped, finished = tmp_path / "stopped", [0]
     while finished[-1] < 2 and len(finished) < 9:
         ran(*SCAN, "--workdir", stopped, "--time-limit", "0.01")
@@ -49,9 +53,16 @@ def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(t
         assert [record[name] for name in names] == [whole[name] for name in names]
 
 
-def test_a_seed_alone_decides_a_run():
-    digests = [sha256(trained(made(seed=seed, **SMALL))[0].params) for seed in (1, 1, 2)]
-    assert digests[0] == digests[1] != digests[2]
+def test_two_devices_that_are_stopped_go_on_to_the_same_bits(tmp_path):
+    said = ran(*TWO, "--workdir", tmp_path, "--time-limit", "0.01").stderr
+    assert "time limit of 0.01 s, with a checkpoint" in said
+    assert not (tmp_path / "results.jsonl").exists()
+    ran(*TWO, "--workdir", tmp_path)
+    ran(*TWO, "--workdir", tmp_path / "whole")
+    (record,), (expected,) = lines(tmp_path), lines(tmp_path / "whole")
+    assert record["params_sha256"] == expected["params_sha256"]
+    names = ("devices", "perturb", "batch_norm", "loop", "processes")
+    assert [record[name] for name in names] == [2, "device", "averaged", "host", 1]
 
 
 def test_an_epoch_visits_every_image_once():
@@ -68,9 +79,7 @@ def test_evaluation_counts_the_padded_images_not():
     labels = np.concatenate([dataset.test_labels] * 3)[:1301]
     weights = loop.spec.model, state.params, state.rest
     whole, part = (loops.EvaluationSet(images[:n], labels[:n]).mean(*weights) for n in (1301, 301))
-    expected = [
-        (1000 * a + 301 * b) / 1301 for a, b in zip(loop.evaluate(state), part, strict=True)
-    ]
+    expected = (1000 * np.array(loop.evaluate(state)) + 301 * np.array(part)) / 1301
     np.testing.assert_allclose(whole, expected, rtol=1e-5)
 
 
@@ -127,3 +136,64 @@ def test_when_a_variant_perturbs_and_what_a_step_costs():
     costs = {name: variants.gradients_per_step("asam", name) for name in VARIANTS}
     assert (costs["exact"], costs["last"], costs["part4"], costs["look4"]) == (2, 1, 1.25, 1.25)
     assert variants.gradients_per_step("sgd") == 1
+
+
+# Rules that choose rho in training.
+RULED = dict(model="mlp", subset=256, rho=1.0)
+
+
+def ruled(rule="rise", target=0.3, **more):
+    return made(**(RULED | dict(radius_rule=rule, target=target, epochs=4) | more))
+
+
+@pytest.mark.parametrize(("epochs", "times"), [(1, 1), (4, 4), (10, 10), (30, 10), (200, 10)])
+def test_the_radius_is_chosen_before_the_first_epoch_and_ten_times_at_most(epochs, times):
+    run = ruled(epochs=epochs)
+    when = [epoch for epoch in range(epochs) if radius_rule.due(run, epoch)]
+    assert when[0] == 0 and len(when) == times
+    assert not radius_rule.due(made(**RULED), 0)
+
+
+def test_each_rule_solves_for_its_own_quantity():
+    # L rises by rho + rho^2 where its linearisation rises by rho, from L(w) = 2.
+    radii = jnp.linspace(0.02, 2.0, 100)
+    profile = asam_jax.RadiusProfile(radii + radii**2, radii, jnp.float32(1), jnp.float32(2))
+    for name, target in (("rise", 0.75), ("relative", 0.375), ("linear", 0.5), ("departure", 1.5)):
+        np.testing.assert_allclose(RULES[name](profile, radii, target), 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_where_the_loss_overflows_the_radius_stays(rule):
+    class Overflown:
+        def profile(self, state, epoch, radii):
+            nothing = jnp.full(len(radii), jnp.nan)
+            return asam_jax.RadiusProfile(nothing, nothing, *[jnp.float32(jnp.nan)] * 2)
+
+    assert radius_rule.chosen(ruled(rule, 1.5), Overflown(), None, 0, 0.7) == 0.7
+
+
+def test_the_loss_rises_by_the_target_at_the_chosen_radius():
+    run = ruled(target=0.05)
+    loop, _ = loop_of(run)
+    state = loop.init()
+    rho = radius_rule.chosen(run, loop, state, 0, 1.0)
+    assert 0.25 < rho < 4.0
+    found = loop.profile(state, 0, [rho])
+    np.testing.assert_allclose(found.rise, [0.05], rtol=0.15)  # linear between coarse radii
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_radius_it_had(tmp_path):
+    run = ruled(epochs=2)
+    whole = runner.run_all([run], runner.Options(workdir=tmp_path / "whole"))[0]
+    parts, stops = None, 0
+    while parts is None and stops < 10:  # a step or so at a time
+        try:
+            options = runner.Options(workdir=tmp_path / "parts", time_limit=1e-3)
+            parts = runner.run_all([run], options)[0]
+        except Stopped:
+            stops += 1
+    assert parts is not None and stops > 1
+    assert parts["params_sha256"] == whole["params_sha256"]
+    assert parts["metrics"]["rho"] == whole["metrics"]["rho"]
+    assert len(set(whole["metrics"]["rho"])) > 1
+    assert whole["gradients_per_step"] == pytest.approx(2 + 2 * (1 + 5 / 3) / 4, abs=1e-4)

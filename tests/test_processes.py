@@ -24,12 +24,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def two_processes(workdir, *arguments, own=((), ())):
+def two_processes(workdir, own=((), ())):
     """Exit code, output and errors of each; `own` are the arguments of one alone."""
     address = f"localhost:{free_port()}"
     env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     command = [*RUN, "--workdir", workdir, "--distributed"]
-    command += ["--coordinator", address, "--num-processes", 2, *arguments]
+    command += ["--coordinator", address, "--num-processes", 2]
     started = [
         Fork(*command, "--process-id", number, *own[number], environment=env) for number in range(2)
     ]
@@ -38,18 +38,7 @@ def two_processes(workdir, *arguments, own=((), ())):
     finally:
         for process in started:
             process.kill()
-    return [(p.returncode, *output) for p, output in zip(started, outputs, strict=True)]
-
-
-def one_process(steps):
-    """The loop on eight devices of this process, and its state after so many steps."""
-    values = dict(epochs=EPOCHS, subset=SUBSET, batch_size=BATCH)
-    run = made(model="mlp", perturb="device", devices=8, **values)
-    loop, per_epoch = loop_of(run)[0], SUBSET // BATCH
-    state = loop.init()
-    for step in range(steps):
-        state, _ = next(loop.epoch(state, step // per_epoch, step % per_epoch))
-    return loop, state
+    return [(p.poll(), *output) for p, output in zip(started, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +57,11 @@ def stopped(tmp_path_factory):
 def test_the_state_equals_that_of_one_process(stopped):
     """Restored from the two processes' checkpoint by one process, onto its own eight devices."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        loop, expected = one_process(STEPS_BETWEEN_TALKS)
+        values = dict(epochs=EPOCHS, subset=SUBSET, batch_size=BATCH)
+        loop, _ = loop_of(made(model="mlp", perturb="device", devices=8, **values))
+        expected = loop.init()
+        for step in range(STEPS_BETWEEN_TALKS):
+            expected, _ = next(loop.epoch(expected, *divmod(step, SUBSET // BATCH)))
         (folder,) = (stopped / "checkpoints").iterdir()
         checkpoints = Checkpoints(folder, 60.0)
         found = checkpoints.restore(loop.init())

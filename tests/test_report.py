@@ -19,12 +19,10 @@ def runs(accuracies, fit=100.0, changed=0.0, platform="cpu", **values):
     device = dict(platform=platform, kind=platform, processors=2)
     more = dict(device=device, labels_changed=changed, train_images=values.get("subset", 50_000))
     made_of = [made(seed=seed, **values) for seed in range(len(accuracies))]
-    records = [line(run, a, fit, **more) for run, a in zip(made_of, accuracies, strict=True)]
-    return [record | dict(run_id=record_id(record)) for record in records]
-
-
-def record_id(record):
-    return f"{record['dataset']}{record['method']}{record['rho']}{record['seed']}{record['epochs']}"
+    return [
+        line(run, a, fit, run_id=run.run_id(""), **more)
+        for run, a in zip(made_of, accuracies, strict=True)
+    ]
 
 
 def test_the_papers_tables_stand_in_order_beside_our_runs(tmp_path):

@@ -81,7 +81,7 @@ def stop_after_a_checkpoint(workdir, how):
     wait_for(process, lambda: len(checkpoint_steps(workdir)) == 2)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
-    return process.returncode, err
+    return process.poll(), err
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -90,13 +90,6 @@ def test_signals_stop_with_a_checkpoint(whole, tmp_path, how):
     assert code == 128 + how
     assert "with a checkpoint; the same command goes on" in err
     assert checkpoint_steps(tmp_path)
-    ends_as(whole, tmp_path)
-
-
-def test_a_time_limit_stops_with_a_checkpoint(whole, tmp_path):
-    code, _, err = finish(tmp_path, "--time-limit", "0.01")
-    assert code == 0 and "time limit of 0.01 s" in err
-    assert not (tmp_path / "results.jsonl").exists() and checkpoint_steps(tmp_path)
     ends_as(whole, tmp_path)
 
 

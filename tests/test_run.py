@@ -92,14 +92,8 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
         ({"perturb": "device"}, "means nothing on one device; leave --perturb out"),
         ({"cutout": 8}, "cutout=8 is a part of augmentation"),
         ({"recipe": "script"}, "the authors' script for CIFAR on one device; leave --recipe out"),
-        (
-            {"dataset": "cifar10", "recipe": "script", "variant": "part4"},
-            "recipe='script' trains by SGD without a warm-up and has one variant",
-        ),
-        (
-            {"variant": "last-friendly", "optimizer": "muon"},
-            "variant='last-friendly' takes a share of SGD's momentum",
-        ),
+        ({"dataset": "cifar10", "recipe": "script", "variant": "part4"}, "has one variant"),
+        ({"variant": "last-friendly", "optimizer": "muon"}, "takes a share of SGD's momentum"),
         ({"parameterization": "ntk", "optimizer": "adamw"}, "divides SGD's gradient by s^2"),
         ({"radius_rule": "falling"}, "unknown radius_rule 'falling'"),
         ({"radius_rule": "rise", "method": "sgd"}, "leave --radius-rule out for method 'sgd'"),
@@ -119,17 +113,9 @@ def test_only_what_a_step_computes_is_compiled_into_it():
     assert run.program() == other.program() != made(eta=0.0).program()
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        (dict(method="sgd"), "digits cnn sgd seed 3"),
-        (dict(method="sgd", model="vit", optimizer="adamw"), "digits vit adamw seed 3"),
-        (dict(model="vit", optimizer="muon"), "digits vit asam on muon rho 0.5 seed 3"),
-        (
-            dict(variant="part16", rho=1.0, label_noise=0.4, parameterization="layer"),
-            "digits cnn asam part16 rho 1 layer noise 40% seed 3",
-        ),
-    ],
-)
-def test_a_run_is_named_by_what_tells_it_from_the_others(settings, name):
-    assert name_of(made(seed=3, **settings).as_json()) == name
+def test_a_run_is_named_by_what_tells_it_from_the_others():
+    values = dict(variant="part16", rho=1.0, label_noise=0.4, parameterization="layer", seed=3)
+    name = "digits cnn asam part16 rho 1 layer noise 40% seed 3"
+    assert name_of(made(**values).as_json()) == name
+    other = made(model="vit", optimizer="muon").as_json()
+    assert name_of(other) == "digits vit asam on muon rho 0.5 seed 0"
