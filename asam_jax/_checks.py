@@ -19,10 +19,10 @@ _leaves_with_path = jax.tree_util.tree_leaves_with_path
 
 def number(name: str, value: Any, low: float, below: float = math.inf) -> None:
     """Raises unless low <= value < below, a scalar; a traced one has no value to check."""
-    if isinstance(value, Tracer):
-        return
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value):
         raise TypeError(f"{name} must be a number, got a {type(value).__name__}; pass a scalar.")
+    if isinstance(value, Tracer):
+        return
     if not low <= float(value) < below:  # also refuses NaN
         bounds = "finite" if below == math.inf else f"less than {below:g}"
         raise ValueError(f"{name} must be at least {low:g} and {bounds}, got {value}.")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -71,7 +70,7 @@ def stable_descent() -> Descent:
 
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
         ratio = _tree.root_and_inverse(grads, axes)[0] * _tree.root_and_inverse(new, axes)[1]
-        return jax.tree.map(lambda v, g: v.astype(g.dtype), _tree.twice(ratio, new), new)
+        return optax.tree.cast_like(_tree.twice(ratio, new), new)
 
     return _stateless(combine)
 
@@ -102,7 +101,9 @@ def wsam_descent(gamma: Scalar) -> Descent:
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
         del axes
         weight = jnp.asarray(gamma) / (1 - jnp.asarray(gamma))
-        return _tree.plus(_tree.plus(grads, -weight, grads), weight, new)
+        # Both terms before one rounding: in bfloat16 a large weight would multiply the first's.
+        shrunk = _tree.plus(_tree.widened(grads), -weight, grads)
+        return optax.tree.cast_like(_tree.plus(shrunk, weight, new), new)
 
     return _stateless(combine)
 
@@ -131,8 +132,7 @@ def looksam_descent(weight: Scalar) -> Descent:
     _checks.number("weight", weight, 0.0)
 
     def perturbed(grads: PyTree, new: PyTree, state: PyTree, axes: Axes) -> tuple[PyTree, PyTree]:
-        reused = _tree.orthogonal(new, grads, axes)
-        return new, jax.tree.map(lambda v, old: v.astype(old.dtype), reused, state)
+        return new, optax.tree.cast_like(_tree.orthogonal(new, grads, axes), state)
 
     def unperturbed(grads: PyTree, state: PyTree, axes: Axes) -> PyTree:
         ratio = _tree.root_and_inverse(grads, axes)[0] * _tree.root_and_inverse(state, axes)[1]
@@ -168,8 +168,7 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
 
     def update_fn(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
         # The average keeps its dtype, whether the gradient's is narrower or wider.
-        grads = jax.tree.map(lambda g, m: jnp.asarray(g, m.dtype), updates, state.ema)
-        mean, state = ema.update(grads, state, params)
+        mean, state = ema.update(optax.tree.cast_like(updates, state.ema), state, params)
         return _tree.plus(updates, -jnp.asarray(sigma), mean), state
 
     return optax.GradientTransformation(ema.init, update_fn)

@@ -1,9 +1,9 @@
 """Rules on the leaves of a parameter tree, by the shape of a leaf and the names on its path.
 
-The innermost name of a leaf is the last on its path. What boxes around an array add does not count:
-the attributes `value` (`nnx.Param`), `array` and `data_array` (named arrays), and the index of a
-node without names (Haliax). Names that hold a path, as Haiku's and flattened trees' do, are taken
-apart at "/" and ".".
+The innermost name of a leaf is the last on its path. The keys of wrappers around an array are
+skipped: the attributes `value` (`nnx.Param`), `array` and `data_array` (named arrays), and the
+index of a node without names (Haliax). Names that hold a path, as those of Haiku and of flattened
+trees do, are split at "/" and ".".
 """
 
 import re
@@ -132,7 +132,7 @@ def torch_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     """Axes of one filter in the layout (out, in, *spatial) of Equinox and PyTorch.
 
     Which leaves are kernels of convolutions is decided as by `flax_filter_axes`. Equinox'
-    transposed convolutions have this layout, too; PyTorch's are (in, out, *spatial), and want a
+    transposed convolutions have this layout, too; PyTorch's are (in, out, *spatial), and need a
     rule of your own.
 
     Args:

@@ -93,7 +93,7 @@ def _ascent(
         value, grads = loss.with_grad(params, eps, group)
         return value - at_w, eps, grads
 
-    def ascend(params: PyTree, here: tuple, group: PyTree, at_w: jax.Array) -> tuple:
+    def one_ascent(params: PyTree, here: tuple, group: PyTree, at_w: jax.Array) -> tuple:
         eps, state = move(params, here, (here, here[0], jnp.ones_like(here[0]), -1))
         for _ in range(steps - 1):
             eps, state = move(params, look(params, eps, group, at_w), state)
@@ -104,10 +104,10 @@ def _ascent(
         if steps == 1:
             eps = corner(params, grads)
             return loss.at(params, eps, group) - at_w, eps
-        best = ascend(params, (at_w - at_w, zeros(params), grads), group, at_w)
+        best = one_ascent(params, (at_w - at_w, zeros(params), grads), group, at_w)
         for restart in range(restarts):
             here = look(params, random_corner(params, number, restart), group, at_w)
-            best = _better(ascend(params, here, group, at_w), best)
+            best = _better(one_ascent(params, here, group, at_w), best)
         return best
 
     return jax.jit(maximize) if steps == 1 else maximize  # a gradient and a loss: one program

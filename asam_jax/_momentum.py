@@ -18,7 +18,8 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
 
         direction = decay * direction + (1 - decay) * g
 
-    A gradient that is not finite leaves the state, a `typing.RememberState`, as it was.
+    A gradient that is not finite leaves the state, a `typing.RememberState`, as it was. Where that
+    of a frozen leaf can be NaN, leave the leaf out: `optax.masked(remember(), mask)`.
 
     Args:
       decay: in [0, 1), else a ValueError; 0 keeps the last gradient. May be traced.
@@ -183,5 +184,5 @@ def _merged(kind: str, params: PyTree, found: list[list[Any]]) -> PyTree:
                 "asam_jax.remember(decay) into the chain, which says what to perturb along, and "
                 "give it one momentum."
             )
-        result.append(kept[0].astype(jnp.result_type(w)) if kept else jnp.zeros_like(w))
+        result.append(kept[0] if kept else jnp.zeros_like(w))
     return treedef.unflatten(result)

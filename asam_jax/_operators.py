@@ -173,7 +173,8 @@ class _Masked:
 
     def __call__(self, params: PyTree) -> PyTree:
         _check_parameters(params)
-        return _tree.where(self.flags(params), self.operator(params))
+        flags = self.flags(params)  # frozen entries are in no filter's norm, either
+        return _tree.where(flags, self.operator(_tree.where(flags, params)))
 
     def flags(self, params: PyTree) -> PyTree:
         """A boolean or an array of booleans for each leaf of params, True where it trains."""

@@ -83,7 +83,7 @@ def _rows(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
     axes = sharding.spec[0] or ()
     ways = [sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)]
     if size % math.prod(ways):
-        # What an explicit mesh cuts can only be sliced into parts that it can cut: so gather them.
+        # An axis sharded in an explicit mesh can only be sliced into parts that its devices divide.
         gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
         return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
     return jax.lax.dynamic_slice_in_dim(leaf, first, size)
@@ -197,7 +197,7 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
 
     Raises:
       ValueError, TypeError: if radii are not those of the profile or do not increase from above 0,
-        or rise or default is no scalar above 0.
+        rise is no scalar above 0, or default none of at least 0.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)

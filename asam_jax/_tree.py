@@ -57,7 +57,7 @@ def total(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
     for over, group in _by_axes(parts, axes).items():
         part = jnp.sum(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]
         sums.append(jax.lax.psum(part, over) if over else part)
-    return functools.reduce(jnp.add, sums)
+    return functools.reduce(jnp.add, sums) if sums else jnp.zeros(())
 
 
 def largest(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
@@ -200,8 +200,6 @@ def plus(tree: PyTree, factor: Scalar, other: PyTree) -> PyTree:
 def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
     """Whether all entries are finite, on all devices of the axes that leaves vary over."""
     leaves = jax.tree.leaves(tree)
-    if not leaves:
-        return jnp.ones([], jnp.bool_)
     bad = [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.float32) for leaf in leaves]
     return total(bad, axes) == 0
 

@@ -101,7 +101,7 @@ def alternating(
                 w, updates, rho=radius, operator=operator, p=p, sharded_axis_name=axes
             )
             at = jax.tree.map(jnp.add, w, eps)
-            finite = _tree.all_finite(at, axes)
+            finite = _tree.all_finite(_tree.where(_operators.trained(operator, w), at), axes)
             at = jax.tree.map(lambda a, b: jnp.where(finite, a, b), at, w)
             return _moves(at, params, updates), state._replace(
                 perturbed=jnp.ones_like(state.perturbed), params=w, finite=finite
@@ -110,6 +110,8 @@ def alternating(
         def second() -> tuple[PyTree, AlternatingState]:
             grads = jax.tree.map(lambda g: jnp.where(state.finite, g, jnp.nan), updates)
             steps, base_state = base.update(grads, state.base, w, **extra_args)
+            # As the condition needs them: Adam's moments take on a wider gradient's dtype.
+            base_state = optax.tree.cast_like(base_state, state.base)
             target = jax.tree.map(lambda a, s: a + s.astype(a.dtype), w, steps)
             return _moves(target, params, updates), state._replace(
                 step=optax.safe_increment(state.step),
@@ -133,7 +135,8 @@ def _moves(target: PyTree, params: PyTree, updates: PyTree) -> PyTree:
 
     def move(to: jax.Array, at: jax.Array, g: jax.Array) -> jax.Array:
         dtype = max(at.dtype, g.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
-        return to.astype(dtype) - at.astype(dtype)
+        moved = to.astype(dtype) - at.astype(dtype)
+        return jnp.where(to == at, jnp.zeros_like(moved), moved)  # frozen at -inf, say
 
     return jax.tree.map(move, target, params, updates)
 

@@ -26,7 +26,7 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """Value at w and gradient at w + eps of a module's loss: `nnx.value_and_grad` for ASAM.
 
-    State moves once, as in one call of `nnx.value_and_grad`: what the first pass writes to any
+    State is updated once, as by one call of `nnx.value_and_grad`: what the first pass writes to any
     `nnx.Variable` outside wrt (BatchNorm statistics, counts of RNG streams, what `sow` keeps)
     reaches the module in place, and modules, metrics and RNGs among the further arguments. The
     second pass, at w + eps, starts from the same state, so that both draw the same dropout masks;
@@ -44,7 +44,7 @@ def value_and_grad(
       axis_name: mapped axes over which value and gradient are averaged; state and aux are not:
         average them, or give BatchNorm an axis_name, too.
       perturb_axis_name: those of them over which the gradient that makes eps is averaged first.
-      sharded_axis_name: axes of a shard_map over which parameters are cut.
+      sharded_axis_name: axes of a shard_map over which parameters are sharded.
 
     Returns:
       A function of a model (a module, or a tuple, list or dict of modules; by position) and

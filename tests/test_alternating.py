@@ -153,7 +153,7 @@ def test_narrow_gradients_of_float32_parameters_lose_no_steps(dtype):
 @pytest.mark.usefixtures("flax_promotes")  # optax.apply_updates adds float32 to bfloat16
 def test_wide_gradients_return_narrow_parameters_to_w_exactly():
     w = jnp.asarray(np.random.default_rng(0).normal(size=64), jnp.bfloat16)
-    tx, at = asam_jax.alternating(optax.sgd(0.0), 0.5), w
+    tx, at = asam_jax.alternating(optax.adam(0.0), 0.5), w
     state = tx.init(w)
     assert state.params.dtype == jnp.bfloat16
     for call in range(2):

@@ -47,6 +47,8 @@ def test_rho_p_and_operator(make):
     for p in (0.99, 0, float("nan")):
         with pytest.raises(ValueError, match=r"^p must be at least 1"):
             make(rho=0.1, p=p)
+    with pytest.raises(TypeError, match=r"^rho must be a number"):
+        jax.eval_shape(lambda rho: make(rho=rho) and None, jnp.ones(1))
     with pytest.raises(TypeError, match=r"^p must be a number"):
         make(rho=0.1, p="2")
     with pytest.raises(TypeError, match=r"^p must be a Python number, got a traced one"):

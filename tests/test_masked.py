@@ -76,6 +76,12 @@ def test_frozen_leaves_are_left_out_of_eps_and_of_its_norm(mask, p):
     np.testing.assert_allclose(eps["head"], alone, rtol=1e-6)
 
 
+def test_frozen_entries_are_in_no_norm_of_a_filter():
+    kernel = jnp.ones((2, 2, 1, 3)).at[0, 0].set(jnp.nan)
+    operator = asam_jax.masked(asam_jax.filterwise(0.0), jnp.isfinite(kernel))
+    np.testing.assert_allclose(operator(kernel), jnp.nan_to_num(kernel * np.sqrt(3)), rtol=1e-6)
+
+
 def test_other_ways_to_take_a_gradient():
     """value_and_grad, alternating and momentum_ascent leave a NaN at frozen leaves alone."""
     operator = asam_jax.masked(asam_jax.elementwise(), TRAINS)
@@ -93,12 +99,26 @@ def test_other_ways_to_take_a_gradient():
     np.testing.assert_allclose(params["head"], W["head"] - 0.1 * expected, rtol=1e-5)
     chex.assert_trees_all_equal({**params, "head": 0}, {**W, "head": 0})
 
-    momentum = optax.sgd(0.1, momentum=0.9)
-    _, state = momentum.update(jax.grad(loss)(W), momentum.init(W), W)
-    at = asam_jax.momentum_ascent(W, state, rho=0.5, operator=operator)
     alone = asam_jax.perturbation(W["head"], jax.grad(of_head)(W["head"]), rho=0.5)
-    np.testing.assert_allclose(at["head"], W["head"] + alone, rtol=1e-5)
-    np.testing.assert_array_equal(at["rest"], W["rest"])
+    for tx in (optax.sgd(0.1, momentum=0.9), optax.masked(asam_jax.remember(), TRAINS)):
+        _, state = tx.update(jax.grad(loss)(W), tx.init(W), W)
+        at = asam_jax.momentum_ascent(W, state, rho=0.5, operator=operator)
+        np.testing.assert_allclose(at["head"], W["head"] + alone, rtol=1e-5)
+        np.testing.assert_array_equal(at["rest"], W["rest"])
+
+
+def test_alternating_leaves_a_frozen_infinity_alone():
+    """As of an attention mask that is kept among the parameters."""
+    params: Any = {"w": jnp.array([3.0, 4.0]), "mask": jnp.array([0.0, -jnp.inf])}
+    operator = asam_jax.masked(asam_jax.identity(), {"w": True, "mask": False})
+    tx = asam_jax.alternating(optax.sgd(0.1), 0.5, operator=operator)
+    state, mask = tx.init(params), params["mask"]
+    for _ in range(2):
+        grads = {"w": 2 * params["w"], "mask": jnp.zeros(2)}
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(params["mask"], mask)
+    np.testing.assert_allclose(params["w"], [2.34, 3.12], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,24 @@ def test_bfloat16_parameters():
     many.close(as_float64(updates), {n: -LR * g for n, g in ascended.items()}, 2 * BFLOAT16)
 
 
+def test_wsam_rounds_bfloat16_once():
+    """g + 4 (g' - g); its first term alone, -3 g, is as large as what they differ by."""
+    g = jnp.linspace(1.0, 2.0, 99, dtype=jnp.bfloat16)
+    new = (1.1 * g.astype(jnp.float32)).astype(jnp.bfloat16)
+    got, _ = asam_jax.wsam_descent(0.8).perturbed(g, new, (), ())
+    assert got.dtype == jnp.bfloat16
+    first, second = as_float64((g, new))
+    np.testing.assert_allclose(as_float64(got), first + 4 * (second - first), rtol=2.0**-8)
+
+
+def test_a_momentum_that_float16_cannot_hold():
+    w = jnp.array([3.0, 4.0], jnp.float16)
+    state = optax.TraceState(jnp.array([3e-9, 4e-9], jnp.float32)), optax.EmptyState()
+    at = asam_jax.momentum_ascent(w, state, rho=0.5, operator=asam_jax.identity())
+    np.testing.assert_allclose(at, np.array([3.3, 4.4], np.float16))
+    assert at.dtype == jnp.float16
+
+
 def scaled_gradient(x, y, scale):
     """The gradient in float16 of the loss times `scale`, as float32."""
     return jax.grad(lambda w: computed_in(jnp.float16, w, x * 0.25, y * 0.25) * scale)

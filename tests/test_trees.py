@@ -134,6 +134,9 @@ def test_empty_trees(empty):
         tx = asam_jax.asam(optax.sgd(0.1))
         updates, _ = tx.update(empty, tx.init(empty), empty, grad_fn=lambda p: p)
         assert updates == empty
+        for descent in (asam_jax.gsam_descent(0.5), asam_jax.looksam_descent(0.5)):
+            tx = asam_jax.sharpness_aware(0.5, descent=descent)
+            assert tx.update(empty, tx.init(empty), empty, grad_fn=lambda p: p)[0] == empty
 
 
 @pytest.mark.parametrize("make", [lambda a: a, lambda a: (a, [a]), lambda a: (a[0], a[:0])])
