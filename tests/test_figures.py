@@ -78,9 +78,7 @@ def test_training_mode_uses_the_groups_own_statistics():
     assert loss(state.rest, False) != pytest.approx(loss(shifted, False), rel=1e-3)
 
 
-def test_figure2_has_a_line_for_each_of_180_networks_and_the_report_draws_them(
-    figure2_made, tmp_path
-):
+def test_figure2_has_a_line_for_each_of_180_networks_that_is_drawn(figure2_made, tmp_path):
     workdir, printed = figure2_made
     lines = result_lines.read_kind(workdir, figure2.KIND)
     assert len(lines) == 180
@@ -131,7 +129,7 @@ def test_rho_is_chosen_by_correlation_and_scored_on_the_other_half():
     found = figure2_statistics.score(lines, "adaptive_2", [0.1, 1.0])
     assert found.held_out == pytest.approx(-1.0)
     assert found.r == pytest.approx(0.0, abs=1e-9)
-    even = [line for line in lines if line["run"]["weight_decay"] in (1e-4, 5e-4)]
+    even = lines[:3] + lines[6:9]
     assert figure2_statistics.best_rho(even, "adaptive_2", [0.1, 1.0]) == 0.1
     assert figure2_statistics.score(even, "adaptive_2", [0.1, 1.0]).tau == pytest.approx(1.0)
 
