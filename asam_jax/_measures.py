@@ -140,15 +140,13 @@ def sharpness(
     as NumPy arrays, of which one group at a time goes to the device. Under jit the groups are
     unrolled, so measure many groups outside. Inside shard_map the value is each device's own.
 
-    The value cannot be finer than the rounding of the losses: of a loss of 1e8 in float32 nothing
-    below 8. There measure in float64 (`jax.enable_x64`).
+    The value cannot be finer than the rounding of the losses, which is 8 for a loss of 1e8 in
+    float32: there measure in float64 (`jax.enable_x64`).
 
     Args:
       loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar. For BatchNorm
         with its running statistics evaluate the model in evaluation mode.
-      rho: the radius of the region, a scalar of at least 0. See `perturbation`.
-      operator: T_w, taken at w. What `masked` freezes is ignored.
-      p: the order of the region's norm, from 1 to infinity.
+      rho: see `perturbation`, as for operator (T_w, taken at w) and p.
       m: examples in a group; must divide the batch. None for the whole batch, any tree, as one.
       steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
       restarts: ascents from random corners of the region after the one from w, if steps > 1.
@@ -240,11 +238,8 @@ def average_sharpness(
       samples: draws of eps, at least 1. Each costs a loss; L(w) one more.
 
     Returns:
-      A function of (params, batch, key), key one of jax.random, that returns a scalar in the
-      loss's units; float32, or the loss's dtype where that is wider.
-
-    Raises:
-      ValueError, TypeError: if sigma < 0 or samples < 1; as `sharpness`.
+      A function of (params, batch, key), key one of jax.random, that returns a scalar like that of
+      `sharpness`. Errors are those of `sharpness`, and if sigma < 0 or samples < 1.
 
     >>> import asam_jax, jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))

@@ -29,7 +29,7 @@ def _check_parameters(params: PyTree) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Normalization:
-    """T_w by rules on the leaves. A value with a hash, as what an optimizer closes over must be."""
+    """T_w by rules on the leaves, with a hash, as what an optimizer closes over must have."""
 
     eta: Any
     adapt: Callable[[KeyPath, Any], bool | None]
@@ -118,7 +118,7 @@ def elementwise(
       axis where `adapt` is False; float32, or the parameter's dtype where that is wider.
 
     Raises:
-      ValueError, TypeError: if eta is no scalar of at least 0, or a rule is not callable.
+      ValueError, TypeError: if eta is no scalar of at least 0, or a rule is no function.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.elementwise(eta=0.5)({"w": jnp.array([3.0, -4.0]), "b": jnp.array([7.0])})
@@ -137,7 +137,7 @@ def filterwise(
     """The filter-wise operator (Kwon et al. 2021, Equation 5).
 
     T_w = diag(||f_1||_2 1, ..., ||f_m||_2 1, |w_1|, ..., |w_q|) + eta I, where f_i is all that
-    makes one output channel of a convolution and w_j belongs to no filter.
+    makes one output channel of a convolution, and w_j is in no filter.
 
     Args:
       eta: see `elementwise`, as for adapt.
@@ -212,14 +212,12 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     """The operator with frozen parameters: not perturbed, and ignored in every norm.
 
     Freeze in two places: the perturbation by this operator, the update by a base that zeroes it.
-    Where most of a model is frozen, it is cheaper to differentiate with respect to the trained
-    leaves alone and close over the others: then nothing else is needed.
+    Where most of a model is frozen, differentiate with respect to the trained leaves alone.
 
     Args:
       operator: the operator for the leaves that train.
-      mask: as in `optax.masked`, True where a leaf trains: a tree of booleans, or of boolean arrays
-        for single entries, of the structure of the parameters or a prefix of it, or a function from
-        parameters to such a tree.
+      mask: as in `optax.masked`, True where a leaf trains: a tree of booleans (or boolean arrays,
+        for single entries) like params or a prefix of it, or a function from params to such a tree.
 
     Raises:
       ValueError, TypeError: when called, if mask is no tree of booleans like params.

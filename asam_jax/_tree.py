@@ -43,9 +43,8 @@ def _by_axes(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[int]]:
 def _matrix(scalars: Sequence[jax.Array], rows: int) -> jax.Array:
     """Scalars as a matrix of so many rows, at least two.
 
-    XLA rewrites a reduction of stacked scalars into a chain of binary operations and copies it into
-    the fusion of every leaf that reads its end: a program of the square of the leaf count. It does
-    not do so with the rows of a matrix.
+    XLA turns a reduction of stacked scalars, but not of a matrix, into a chain of operations and
+    copies it into the fusion of every leaf that reads its end: a program of their square.
     """
     dtype = widest(scalar.dtype for scalar in scalars)
     return jnp.stack([scalar.astype(dtype) for scalar in scalars]).reshape(rows, -1)
@@ -199,9 +198,8 @@ def plus(tree: PyTree, factor: Scalar, other: PyTree) -> PyTree:
 
 def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
     """Whether all entries are finite, on all devices of the axes that leaves vary over."""
-    leaves = jax.tree.leaves(tree)
-    bad = [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.float32) for leaf in leaves]
-    return total(bad, axes) == 0
+    bad = jax.tree.map(lambda leaf: jnp.sum(~jnp.isfinite(leaf), dtype=jnp.float32), tree)
+    return total(jax.tree.leaves(bad), axes) == 0
 
 
 def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
@@ -248,5 +246,5 @@ def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyT
     def choose(flag: Any, a: Any, b: Any) -> Any:
         return (a if flag else b) if isinstance(flag, bool) else jnp.where(flag, a, b)
 
-    zeros = jax.tree.map(jnp.zeros_like, tree) if other is None else other
-    return jax.tree.map(choose, mask, tree, zeros)
+    other = jax.tree.map(jnp.zeros_like, tree) if other is None else other
+    return jax.tree.map(choose, mask, tree, other)
