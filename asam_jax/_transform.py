@@ -1,5 +1,6 @@
 """The optax transformation that replaces the gradient at w by the gradient at w + eps."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,8 @@ def sharpness_aware(
         axis_name, perturb_axis_name, sharded_axis_name
     )
 
+    step = _Step(rho, operator, p, ascent, descent, axes, shared, sharded)
+
     def init_fn(params: PyTree) -> SharpnessAwareState:
         params = _fast(params)
         return SharpnessAwareState(
@@ -129,64 +132,88 @@ def sharpness_aware(
         **extra_args: Any,
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
-        grad_fn = _checks.gradient_function(grad_fn)
+        gradient = _checks.gradient_function(grad_fn)
         _checks.update_arguments(updates, params)
         params = _fast(params)
         _checks.real_floating("params", params)
         _collectives.check_mapped("axis_name", axes)
         _collectives.check_own("updates", updates, axes)
-        # Frozen entries: their gradients pass through, and no rule or norm sees them.
-        trained = _operators.trained(operator, params)
-        local = _tree.where(trained, updates)
-        next_state = state._replace(step=optax.safe_increment(state.step))
-
-        def perturbed() -> tuple[PyTree, SharpnessAwareState]:
-            # The gradient that makes eps.
-            grads = _collectives.mean(local, shared)
-            direction, ascent_state = grads, state.ascent
-            if ascent is not None:
-                direction, ascent_state = ascent.update(grads, state.ascent, params)
-            # The perturbation.
-            eps = perturbation(
-                params,
-                direction,
-                rho=rho(state.step) if callable(rho) else rho,
-                operator=operator,
-                p=p,
-                sharded_axis_name=sharded,
-            )
-            # The gradient there.
-            at = _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
-            new = _collectives.mean(_checks.like_updates(updates, grad_fn(at)), axes)
-            result, descent_state = new, state.descent
-            own = _tree.where(trained, new)
-            ascent_state = _tree.if_finite(ascent_state, state.ascent, (grads, own), sharded)
-            # The rule that combines both gradients.
-            if descent is not None:
-                grads = _collectives.mean(grads, [axis for axis in axes if axis not in shared])
-                result, descent_state = descent.perturbed(grads, own, state.descent, sharded)
-                result = _tree.where(trained, result, new)
-                descent_state = _tree.if_finite(descent_state, state.descent, (grads, own), sharded)
-            return result, next_state._replace(ascent=ascent_state, descent=descent_state)
-
-        def unperturbed() -> tuple[PyTree, SharpnessAwareState]:
-            grads = _collectives.mean(updates, axes)
-            if descent is not None:
-                own = _tree.where(trained, grads)
-                result = descent.unperturbed(own, state.descent, sharded)
-                grads = _tree.where(trained, result, grads)
-            # Where each device has its own eps, so is the type of the state, in both branches.
-            own_axes = [axis for axis in axes if axis not in shared]
-            return grads, next_state._replace(ascent=_collectives.vary(state.ascent, own_axes))
-
         if isinstance(rho, (int, float)) and rho == 0:
-            return unperturbed()
-        if perturb is None:
+            perturb = False
+        elif perturb is None:
             always = isinstance(every, int) and every == 1
             perturb = True if always else state.step % every == 0
-        return _collectives.either(perturb, perturbed, unperturbed, (*axes, *sharded))
+        result, ascent_state, descent_state = _collectives.either(
+            perturb,
+            lambda: step.perturbed(updates, state, params, gradient),
+            lambda: step.unperturbed(updates, state, params),
+            (*axes, *sharded),
+        )
+        count = optax.safe_increment(state.step)
+        return result, SharpnessAwareState(count, ascent_state, descent_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """The two kinds of step, each from gradients at w to updates and the states of its rules."""
+
+    rho: Any
+    operator: Operator
+    p: float
+    ascent: optax.GradientTransformation | None
+    descent: Descent | None
+    axes: _collectives.Axes
+    shared: _collectives.Axes
+    sharded: _collectives.Axes
+
+    def perturbed(
+        self, updates: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]
+    ) -> tuple[PyTree, Any, Any]:
+        # The gradient that makes eps. Frozen entries are 0 in it: no rule or norm sees them.
+        trained = _operators.trained(self.operator, params)
+        grads = _collectives.mean(_tree.where(trained, updates), self.shared)
+        direction, ascent_state = grads, state.ascent
+        if self.ascent is not None:
+            direction, ascent_state = self.ascent.update(grads, state.ascent, params)
+        # The perturbation.
+        radius: Any = self.rho(state.step) if callable(self.rho) else self.rho
+        eps = perturbation(
+            params,
+            direction,
+            rho=radius,
+            operator=self.operator,
+            p=self.p,
+            sharded_axis_name=self.sharded,
+        )
+        # The gradient there.
+        at = _collectives.vary(jax.tree.map(jnp.add, params, eps), self.axes)
+        new = _collectives.mean(_checks.like_updates(updates, grad_fn(at)), self.axes)
+        own = _tree.where(trained, new)
+        # The states, which take in no gradient that is not finite, and the rule for both gradients.
+        ascent_state = _tree.if_finite(ascent_state, state.ascent, (grads, own), self.sharded)
+        if self.descent is None:
+            return new, ascent_state, state.descent
+        grads = _collectives.mean(grads, self._own_axes)
+        result, descent_state = self.descent.perturbed(grads, own, state.descent, self.sharded)
+        descent_state = _tree.if_finite(descent_state, state.descent, (grads, own), self.sharded)
+        return _tree.where(trained, result, new), ascent_state, descent_state
+
+    def unperturbed(self, updates: PyTree, state: Any, params: PyTree) -> tuple[PyTree, Any, Any]:
+        grads = _collectives.mean(updates, self.axes)
+        if self.descent is not None:
+            trained = _operators.trained(self.operator, params)
+            own = _tree.where(trained, grads)
+            result = self.descent.unperturbed(own, state.descent, self.sharded)
+            grads = _tree.where(trained, result, grads)
+        # Where each device has its own eps, so is the type of the state, in both kinds of step.
+        return grads, _collectives.vary(state.ascent, self._own_axes), state.descent
+
+    @property
+    def _own_axes(self) -> _collectives.Axes:
+        """The axes over which each device has its own eps."""
+        return tuple(axis for axis in self.axes if axis not in self.shared)
 
 
 def _fast(params: PyTree) -> PyTree:

@@ -1,5 +1,6 @@
 """Wrappers around a base optimizer: for loops that own the gradient call, and decoupled WSAM."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,7 @@ def alternating(
     _checks.radius(rho, schedule=True)
     _operators.check(operator)
     axes = _collectives.as_tuple(sharded_axis_name)
+    pair = _Pair(base, rho, operator, p, axes)
 
     def init_fn(params: PyTree) -> AlternatingState:
         return AlternatingState(
@@ -95,39 +97,55 @@ def alternating(
         params = jax.tree.map(jnp.asarray, params)  # Python floats, too
         w = jax.tree.map(lambda old, at: jnp.where(state.perturbed, old, at), state.params, params)
 
-        def first() -> tuple[PyTree, AlternatingState]:
-            radius = rho(state.step) if callable(rho) else rho
-            eps = perturbation(
-                w, updates, rho=radius, operator=operator, p=p, sharded_axis_name=axes
-            )
-            at = jax.tree.map(jnp.add, w, eps)
-            finite = _tree.all_finite(_tree.where(_operators.trained(operator, w), at), axes)
-            at = jax.tree.map(lambda a, b: jnp.where(finite, a, b), at, w)
-            return _moves(at, params, updates), state._replace(
-                perturbed=jnp.ones_like(state.perturbed), params=w, finite=finite
-            )
-
-        def second() -> tuple[PyTree, AlternatingState]:
-            grads = jax.tree.map(lambda g: jnp.where(state.finite, g, jnp.nan), updates)
-            steps, base_state = base.update(grads, state.base, w, **extra_args)
-            # As the condition needs them: Adam's moments take on a wider gradient's dtype.
-            base_state = optax.tree.cast_like(base_state, state.base)
-            target = jax.tree.map(lambda a, s: a + s.astype(a.dtype), w, steps)
-            return _moves(target, params, updates), state._replace(
-                step=optax.safe_increment(state.step),
-                perturbed=jnp.zeros_like(state.perturbed),
-                base=base_state,
-            )
-
-        def hidden() -> tuple[PyTree, AlternatingState]:
-            return _moves(params, params, updates), state
-
+        first = lambda: pair.first(updates, state, params, w)  # noqa: E731
+        second = lambda: pair.second(updates, state, params, w, extra_args)  # noqa: E731
+        hidden = lambda: (_moves(params, params, updates), state)  # noqa: E731
         if perturb is None:
             return jax.lax.cond(state.perturbed, second, first)
         then = lambda: jax.lax.cond(state.perturbed, second, hidden)  # noqa: E731
         return _collectives.either(perturb, first, then, axes)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """The two calls of a step of `alternating`."""
+
+    base: optax.GradientTransformationExtraArgs
+    rho: Any
+    operator: Operator
+    p: float
+    axes: _collectives.Axes
+
+    def first(
+        self, updates: PyTree, state: Any, params: PyTree, w: PyTree
+    ) -> tuple[PyTree, AlternatingState]:
+        rho: Any = self.rho(state.step) if callable(self.rho) else self.rho
+        eps = perturbation(
+            w, updates, rho=rho, operator=self.operator, p=self.p, sharded_axis_name=self.axes
+        )
+        at = jax.tree.map(jnp.add, w, eps)
+        trained = _operators.trained(self.operator, w)
+        finite = _tree.all_finite(_tree.where(trained, at), self.axes)
+        at = jax.tree.map(lambda a, b: jnp.where(finite, a, b), at, w)
+        return _moves(at, params, updates), state._replace(
+            perturbed=jnp.ones_like(state.perturbed), params=w, finite=finite
+        )
+
+    def second(
+        self, updates: PyTree, state: Any, params: PyTree, w: PyTree, extra_args: dict[str, Any]
+    ) -> tuple[PyTree, AlternatingState]:
+        grads = jax.tree.map(lambda g: jnp.where(state.finite, g, jnp.nan), updates)
+        steps, base_state = self.base.update(grads, state.base, w, **extra_args)
+        # As the condition needs them: Adam's moments take on a wider gradient's dtype.
+        base_state = optax.tree.cast_like(base_state, state.base)
+        target = jax.tree.map(lambda a, s: a + s.astype(a.dtype), w, steps)
+        return _moves(target, params, updates), state._replace(
+            step=optax.safe_increment(state.step),
+            perturbed=jnp.zeros_like(state.perturbed),
+            base=base_state,
+        )
 
 
 def _moves(target: PyTree, params: PyTree, updates: PyTree) -> PyTree:
