@@ -122,10 +122,10 @@ def _sums(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
 def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Array:
     """sqrt(||T g||_2) over all leaves, in one pass; 0 for a zero g, NaN or inf where g has one.
 
-    The sums at all scales are taken at once, after Blue (1978) and LAPACK's dnrm2; the largest
-    that is finite has lost nothing. The root, since ||T g|| can overflow where no eps does.
+    The largest of the sums that is finite has lost nothing (after Blue, 1978). The root, since
+    ||T g|| can overflow where no eps does.
     """
-    sums = []
+    sums = [] if gs else [jnp.zeros(len(_SCALES))]
     for over, group in _by_axes(gs, axes).items():
         part = _sums([ts[i] for i in group], [gs[i] for i in group])
         sums.append(jax.lax.psum(part, over) if over else part)
@@ -203,10 +203,7 @@ def all_finite(tree: PyTree, axes: Axes = ()) -> jax.Array:
 
 
 def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> PyTree:
-    """The new state, or the old one where a gradient that it is made from is not finite.
-
-    In the dtypes of the old one: optax.ema takes on those of the gradients.
-    """
+    """The new state in the dtypes of the old, or the old one where a gradient is not finite."""
     if not jax.tree.leaves(new):
         return new
     finite = all_finite(gradients, axes)
