@@ -50,35 +50,39 @@ def _next(here: tuple, state: tuple) -> tuple[tuple, jax.Array, tuple]:
     return here, stride, (best, here[0], stride, jnp.where(back, 0, idle))
 
 
-def _ascent(
-    loss_fn: LossFn,
-    rho: Scalar,
-    operator: Operator,
-    p: float,
-    steps: Any,
-    restarts: Any,
-    key: Any,
-) -> Callable[[PyTree, PyTree, int], tuple[jax.Array, PyTree]]:
-    """Returns (params, group, its number) -> L(w + eps) - L(w) and eps, for the best eps found."""
-    _operators.check(operator)
-    _checks.radius(rho)
-    _checks.norm_order(p)
-    steps = _checks.count("steps", steps, 1)
-    restarts = _checks.count("restarts", restarts, 0)
-    loss = Loss(loss_fn)
-    corner = jax.jit(functools.partial(perturbation, rho=rho, operator=operator, p=p))
+class _Ascent:
+    """From (params, group, its number) to L(w + eps) - L(w) and eps, for the best eps found."""
 
-    @jax.jit
-    def random_corner(params: PyTree, number: int, restart: int) -> PyTree:
+    def __init__(
+        self,
+        loss_fn: LossFn,
+        rho: Any,
+        operator: Operator,
+        p: float,
+        steps: Any,
+        restarts: Any,
+        key: jax.Array | None,
+    ) -> None:
+        _operators.check(operator)
+        _checks.radius(rho)
+        _checks.norm_order(p)
+        self.steps = _checks.count("steps", steps, 1)
+        self.restarts = _checks.count("restarts", restarts, 0)
+        self.loss, self.operator, self.key = Loss(loss_fn), operator, key
+        self.corner = jax.jit(functools.partial(perturbation, rho=rho, operator=operator, p=p))
+        self.move, self.random_corner = jax.jit(self._move), jax.jit(self._random_corner)
+        # Of one step, a gradient and a loss, one program.
+        self.maximize = jax.jit(self._one_step) if self.steps == 1 else self._best_ascent
+
+    def _random_corner(self, params: PyTree, number: int, restart: int) -> PyTree:
         """That of a linear function drawn in the coordinates T_w^-1 eps, as the region is."""
-        seed = jax.random.key(0) if key is None else key
-        noise = _normal(params, jax.random.fold_in(jax.random.fold_in(seed, number), restart))
+        key = jax.random.key(0) if self.key is None else self.key
+        noise = _normal(params, jax.random.fold_in(jax.random.fold_in(key, number), restart))
         # Of T_w g = noise only the direction counts: a share of g does not overflow.
         over = lambda z, t: z / 16 * inverse(jnp.asarray(t).astype(z.dtype))  # noqa: E731
-        return corner(params, jax.tree.map(over, noise, operator(params)))
+        return self.corner(params, jax.tree.map(over, noise, self.operator(params)))
 
-    @jax.jit
-    def move(params: PyTree, here: tuple, state: tuple) -> tuple[PyTree, tuple]:
+    def _move(self, params: PyTree, here: tuple, state: tuple) -> tuple[PyTree, tuple]:
         """One step towards the maximizer of the loss's linearisation.
 
         A convex combination of two points of the region lies in the region, for every p, so that
@@ -86,31 +90,33 @@ def _ascent(
         the loss; the ascent goes on from the lower point, since it may lead out of a local maximum.
         """
         (_, eps, grads), stride, state = _next(here, state)
-        to = corner(params, grads)
+        to = self.corner(params, grads)
         return jax.tree.map(lambda e, c: e + stride.astype(e.dtype) * (c - e), eps, to), state
 
-    def look(params: PyTree, eps: PyTree, group: PyTree, at_w: jax.Array) -> tuple:
-        value, grads = loss.with_grad(params, eps, group)
+    def _look(self, params: PyTree, eps: PyTree, group: PyTree, at_w: jax.Array) -> tuple:
+        value, grads = self.loss.with_grad(params, eps, group)
         return value - at_w, eps, grads
 
-    def one_ascent(params: PyTree, here: tuple, group: PyTree, at_w: jax.Array) -> tuple:
-        eps, state = move(params, here, (here, here[0], jnp.ones_like(here[0]), -1))
-        for _ in range(steps - 1):
-            eps, state = move(params, look(params, eps, group, at_w), state)
-        return _better((loss.at(params, eps, group) - at_w, eps), state[0][:2])
+    def _from(self, params: PyTree, here: tuple, group: PyTree, at_w: jax.Array) -> tuple:
+        eps, state = self.move(params, here, (here, here[0], jnp.ones_like(here[0]), -1))
+        for _ in range(self.steps - 1):
+            eps, state = self.move(params, self._look(params, eps, group, at_w), state)
+        return _better((self.loss.at(params, eps, group) - at_w, eps), state[0][:2])
 
-    def maximize(params: PyTree, group: PyTree, number: int) -> tuple[jax.Array, PyTree]:
-        at_w, grads = loss.with_grad(params, zeros(params), group)
-        if steps == 1:
-            eps = corner(params, grads)
-            return loss.at(params, eps, group) - at_w, eps
-        best = one_ascent(params, (at_w - at_w, zeros(params), grads), group, at_w)
-        for restart in range(restarts):
-            here = look(params, random_corner(params, number, restart), group, at_w)
-            best = _better(one_ascent(params, here, group, at_w), best)
+    def _one_step(self, params: PyTree, group: PyTree, number: int) -> tuple[jax.Array, PyTree]:
+        del number
+        at_w, grads = self.loss.with_grad(params, zeros(params), group)
+        eps = self.corner(params, grads)
+        return self.loss.at(params, eps, group) - at_w, eps
+
+    def _best_ascent(self, params: PyTree, group: PyTree, number: int) -> tuple:
+        at_w, grads = self.loss.with_grad(params, zeros(params), group)
+        best = self._from(params, (at_w - at_w, zeros(params), grads), group, at_w)
+        for restart in range(self.restarts):
+            corner = self.random_corner(params, number, restart)
+            here = self._look(params, corner, group, at_w)
+            best = _better(self._from(params, here, group, at_w), best)
         return best
-
-    return jax.jit(maximize) if steps == 1 else maximize  # a gradient and a loss: one program
 
 
 def sharpness(
@@ -166,12 +172,12 @@ def sharpness(
     >>> asam_jax.sharpness(loss, rho=0.5, operator=asam_jax.identity(), m=1)(w, x)
     Array(1.75, dtype=float32)
     """
-    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
+    ascent = _Ascent(loss_fn, rho, operator, p, steps, restarts, key)
 
     def measure(params: PyTree, batch: PyTree) -> jax.Array:
         _checks.real_floating("params", params)
         groups = enumerate(groups_of(batch, m))
-        return mean(maximize(params, group, number)[0] for number, group in groups)
+        return mean(ascent.maximize(params, group, number)[0] for number, group in groups)
 
     return measure
 
@@ -203,12 +209,12 @@ def maximizer(
     >>> measure(jnp.array([3.0, 1.0]), ())
     (Array([1.5, 0.5], dtype=float32), Array(3.75, dtype=float32))
     """
-    maximize = _ascent(loss_fn, rho, operator, p, steps, restarts, key)
+    ascent = _Ascent(loss_fn, rho, operator, p, steps, restarts, key)
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
         _checks.real_floating("params", params)
         (group,) = groups_of(batch, None)
-        rise, eps = maximize(params, group, 0)
+        rise, eps = ascent.maximize(params, group, 0)
         return eps, rise
 
     return measure

@@ -100,14 +100,8 @@ def sharpness_aware(
     """
     operator = elementwise() if operator is None else operator
     p = 2.0 if p is None else _checks.norm_order(p)
-    _checks.radius(rho, schedule=True)
-    _operators.check(operator)
     if not isinstance(every, jax.Array):  # which optax.inject_hyperparams makes of a number
         every = 1 if every is None else _checks.count("every", every, 1)
-    if ascent is not None:
-        _checks.transformation("ascent", ascent)
-    if descent is not None and not isinstance(descent, Descent):
-        raise TypeError(f"descent must be gsam_descent(alpha) or the like, got {type(descent)}.")
     axes, shared, sharded = _collectives.check_names(
         axis_name, perturb_axis_name, sharded_axis_name
     )
@@ -141,8 +135,7 @@ def sharpness_aware(
         if isinstance(rho, (int, float)) and rho == 0:
             perturb = False
         elif perturb is None:
-            always = isinstance(every, int) and every == 1
-            perturb = True if always else state.step % every == 0
+            perturb = True if isinstance(every, int) and every == 1 else state.step % every == 0
         result, ascent_state, descent_state = _collectives.either(
             perturb,
             lambda: step.perturbed(updates, state, params, gradient),
@@ -167,6 +160,15 @@ class _Step:
     axes: _collectives.Axes
     shared: _collectives.Axes
     sharded: _collectives.Axes
+
+    def __post_init__(self) -> None:
+        _checks.radius(self.rho, schedule=True)
+        _operators.check(self.operator)
+        if self.ascent is not None:
+            _checks.transformation("ascent", self.ascent)
+        if self.descent is not None and not isinstance(self.descent, Descent):
+            kind = type(self.descent).__name__
+            raise TypeError(f"descent must be gsam_descent(alpha) or the like, got a {kind}.")
 
     def perturbed(
         self, updates: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]
