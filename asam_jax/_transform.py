@@ -102,11 +102,8 @@ def sharpness_aware(
     p = 2.0 if p is None else _checks.norm_order(p)
     if not isinstance(every, jax.Array):  # which optax.inject_hyperparams makes of a number
         every = 1 if every is None else _checks.count("every", every, 1)
-    axes, shared, sharded = _collectives.check_names(
-        axis_name, perturb_axis_name, sharded_axis_name
-    )
-
-    step = _Step(rho, operator, p, ascent, descent, axes, shared, sharded)
+    names = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
+    step = _Step(rho, operator, p, ascent, descent, *names)
 
     def init_fn(params: PyTree) -> SharpnessAwareState:
         params = _fast(params)
@@ -130,8 +127,8 @@ def sharpness_aware(
         _checks.update_arguments(updates, params)
         params = _fast(params)
         _checks.real_floating("params", params)
-        _collectives.check_mapped("axis_name", axes)
-        _collectives.check_own("updates", updates, axes)
+        _collectives.check_mapped("axis_name", step.axes)
+        _collectives.check_own("updates", updates, step.axes)
         if isinstance(rho, (int, float)) and rho == 0:
             perturb = False
         elif perturb is None:
@@ -140,7 +137,7 @@ def sharpness_aware(
             perturb,
             lambda: step.perturbed(updates, state, params, gradient),
             lambda: step.unperturbed(updates, state, params),
-            (*axes, *sharded),
+            (*step.axes, *step.sharded),
         )
         count = optax.safe_increment(state.step)
         return result, SharpnessAwareState(count, ascent_state, descent_state)
