@@ -1,46 +1,30 @@
 """The increase of the loss at w + eps at several radii, and the radius of a given increase."""
 
 import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
 
 from asam_jax import _checks, _collectives, _operators
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import mean, total, wide, widened, zeros
+from asam_jax._tree import total, wide, widened, zeros
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
-
-
-def _scalar(loss: Any) -> jax.Array:
-    """What loss_fn returned, in float32 at least; an error unless it is one real number."""
-    is_array = isinstance(loss, (int, float)) or hasattr(loss, "dtype")
-    shape, dtype = (jnp.shape(loss), jnp.result_type(loss)) if is_array else ((), type(loss))
-    if shape or not (is_array and jnp.issubdtype(dtype, jnp.floating)):
-        raise TypeError(
-            "loss_fn must return a scalar, the mean loss over the batch as a real floating-point "
-            f"number, got {dtype} of shape {shape}; take jnp.mean of the examples' losses, and of "
-            "(loss, aux) return the loss alone."
-        )
-    return jnp.asarray(loss).astype(wide(loss))
 
 
 class Loss:
     """loss_fn at w + eps on a batch, without and with its gradient, compiled once while kept."""
 
     def __init__(self, loss_fn: LossFn) -> None:
-        _checks.function("loss_fn", loss_fn)
-
         def value(params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
-            return _scalar(loss_fn(jax.tree.map(jnp.add, params, eps), batch))
+            loss = loss_fn(jax.tree.map(jnp.add, params, eps), batch)
+            return jnp.asarray(loss).astype(wide(loss)).reshape(())
 
         def value_and_grad(params: PyTree, eps: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
             if jax.sharding.get_abstract_mesh().manual_axes:
@@ -49,7 +33,7 @@ class Loss:
                 kind = jax.eval_shape(value, params, eps, batch).manual_axis_type
                 params = _collectives.vary(params, tuple(kind.varying) if kind else ())
             loss, grads = jax.value_and_grad(value)(params, eps, batch)
-            return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
+            return loss, widened(grads)
 
         self.at, self.with_grad = jax.jit(value), jax.jit(value_and_grad)
 
@@ -69,24 +53,20 @@ def groups_of(batch: PyTree, m: Any) -> Iterator[PyTree]:
             f"m={m} and leading axes {sorted(sizes)}; choose a divisor, or drop the remainder."
         )
 
-    def group(first: int) -> PyTree:
+    def part(leaf: Any, first: int) -> Any:
         # NumPy arrays are sliced where they are, so that the device holds one group at a time.
-        of = lambda a: _rows(a, first, m) if isinstance(a, jax.Array) else a[first : first + m]  # noqa: E731
-        return jax.tree.map(of, batch)
+        if not isinstance(leaf, jax.Array):
+            return leaf[first : first + m]
+        return jax.lax.dynamic_slice_in_dim(leaf, first, m)
 
-    return map(group, range(0, sizes.pop()[0], m))
+    starts = range(0, sizes.pop()[0], m)
+    return (jax.tree.map(functools.partial(part, first=first), batch) for first in starts)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _rows(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
-    sharding = jax.typeof(leaf).sharding
-    axes = sharding.spec[0] or ()
-    ways = [sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)]
-    if size % math.prod(ways):
-        # An axis sharded in an explicit mesh can only be sliced into parts that its devices divide.
-        gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
-        return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
-    return jax.lax.dynamic_slice_in_dim(leaf, first, size)
+def mean(terms: Iterable[PyTree]) -> PyTree:
+    """The mean of trees of scalars."""
+    terms = list(terms)
+    return jax.tree.map(lambda *scalars: sum(scalars) / len(terms), *terms)
 
 
 class RadiusProfile(NamedTuple):
@@ -196,8 +176,7 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
         present radius, so that one overflow changes nothing.
 
     Raises:
-      ValueError, TypeError: if radii are not those of the profile or do not increase from above 0,
-        rise is no scalar above 0, or default none of at least 0.
+      ValueError: if radii are not those of the profile or do not increase from above 0.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)
@@ -213,8 +192,6 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
             f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
             f"got {radii}."
         )
-    _checks.number("rise", rise, float(jnp.finfo(dtype).tiny))
-    _checks.number("default", default, 0.0)
     zero, finite = jnp.zeros(1, dtype), jnp.isfinite(profile.rise)
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
     at = jnp.concatenate([zero, jnp.asarray(radii).astype(dtype)])

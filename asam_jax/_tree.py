@@ -217,24 +217,6 @@ def zeros(params: PyTree) -> PyTree:
     return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
 
 
-def mean(terms: Iterable[PyTree]) -> PyTree:
-    """The mean of trees, one at a time, by Kahan's sums: as if in twice the precision."""
-    sums, lost, count = None, None, 0
-    for term in terms:
-        count += 1
-        sums, lost = (term, zeros(term)) if count == 1 else _add(sums, lost, term)
-    return sums if count == 1 else jax.tree.map(lambda x: x / count, sums)
-
-
-@jax.jit
-def _add(sums: PyTree, lost: PyTree, term: PyTree) -> tuple[PyTree, PyTree]:
-    term = jax.tree.map(jnp.add, term, lost)
-    new = jax.tree.map(jnp.add, sums, term)
-    # Beside an infinite sum, what is lost would be NaN.
-    rest = lambda n, s, x: jnp.where(jnp.isfinite(n), x - (n - s), jnp.zeros_like(n))  # noqa: E731
-    return new, jax.tree.map(rest, new, sums, term)
-
-
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:
     """Leaves of a tree where the mask is true (or None), elsewhere of another, or 0."""
     if mask is None:

@@ -99,7 +99,7 @@ def compiled(net, operator):
     loss = NETS[net][0]
     shared = {"rho": 0.2, "operator": operator}
     found = {
-        f"p={p}": asam_jax.sharpness(loss, p=p, steps=3, restarts=1, **shared)
+        f"p={p}": asam_jax.sharpness(loss, p=p, steps=3, **shared)
         for p in (2, math.inf)
     }
     found["groups"] = asam_jax.sharpness(loss, m=2, **shared)
