@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
 from asam_jax.typing import AxisName, PyTree
@@ -124,8 +123,4 @@ def either(perturb: Any, yes: Callable[[], Any], no: Callable[[], Any], axes: Ax
                 f"all share, such as jax.lax.pmean(quantity, {differs}) above a threshold."
             )
         return jax.lax.cond(perturb, yes, no)
-    if not isinstance(perturb, (bool, int, np.generic, np.ndarray, jax.Array)) or np.ndim(perturb):
-        raise TypeError(
-            f"perturb must be True, False or a boolean scalar, got a {type(perturb).__name__}."
-        )
     return yes() if perturb else no()

@@ -19,21 +19,16 @@ def _stateless(combine: Callable[[PyTree, PyTree, Axes], PyTree]) -> Descent:
     )
 
 
-def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
+def gsam_descent(alpha: Scalar) -> Descent:
     """GSAM (Zhuang et al. 2022): also closes the surrogate gap L(w + eps) - L(w).
 
         updates = g' - alpha * (g - <g, u> u),   u = g' / ||g'||_2
 
-    where g is the gradient at w and g' that at w + eps. The loss at w + eps and the gap are
-    minimized. With minimize_fp=False it is the loss at w and the gap, which its authors find closer
-    to plain training, with fewer spikes of the loss:
-
-        updates = g + alpha * (g' - <g', u> u),   u = g / ||g||_2
+    where g is the gradient at w and g' that at w + eps.
 
     Args:
       alpha: the weight of the orthogonal part, a scalar of at least 0, else a ValueError; may be
-        traced. 0 is ASAM, or the base optimizer with minimize_fp=False.
-      minimize_fp: whether the loss at w + eps is minimized, or that at w; static.
+        traced. 0 is ASAM.
 
     >>> import asam_jax, jax, jax.numpy as jnp, numpy as np
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2 * jnp.array([1.0, 3.0])) / 2)
@@ -46,8 +41,7 @@ def gsam_descent(alpha: Scalar, *, minimize_fp: bool = True) -> Descent:
     _checks.number("alpha", alpha, 0.0)
 
     def combine(grads: PyTree, new: PyTree, axes: Axes) -> PyTree:
-        kept, other, sign = (new, grads, -1) if minimize_fp else (grads, new, 1)
-        return _tree.plus(kept, sign * jnp.asarray(alpha), _tree.orthogonal(other, kept, axes))
+        return _tree.plus(new, -jnp.asarray(alpha), _tree.orthogonal(grads, new, axes))
 
     return _stateless(combine)
 

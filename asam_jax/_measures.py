@@ -2,13 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _operators
+from asam_jax import _checks
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._radius import Loss, LossFn, groups_of, mean
@@ -22,9 +21,7 @@ def _ascent(
     loss_fn: LossFn, rho: Scalar, operator: Operator, p: float, steps: int
 ) -> Callable[[PyTree, PyTree], tuple[jax.Array, PyTree]]:
     """From (params, group) to L(w + eps) - L(w) and eps, for the best eps found."""
-    _operators.check(operator)
-    _checks.radius(rho)
-    _checks.norm_order(p)
+    _checks.region(rho, operator, p)
     steps = _checks.count("steps", steps, 1)
     loss = Loss(loss_fn)
     corner = functools.partial(perturbation, rho=rho, operator=operator, p=p)
@@ -194,7 +191,6 @@ def average_sharpness(
     0.24
     """
     loss = Loss(loss_fn)
-    _operators.check(operator)
     _checks.number("sigma", sigma, 0.0)
     samples = _checks.count("samples", samples, 1)
 

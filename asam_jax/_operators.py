@@ -18,15 +18,6 @@ def _none(path: KeyPath, leaf: Any) -> None:
     del path, leaf
 
 
-def _check_parameters(params: PyTree) -> None:
-    """Raises where an operator is called as a schedule is, with the count of updates."""
-    if jnp.issubdtype(getattr(params, "dtype", jnp.float32), jnp.integer):
-        raise TypeError(
-            "operator was called with an integer: optax.inject_hyperparams takes every function "
-            'for a schedule. Give it static_args=("operator",).'
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class _Normalization:
     """T_w by rules on the leaves, with a hash, as what an optimizer closes over must have."""
@@ -36,15 +27,7 @@ class _Normalization:
     filter_axes: FilterAxes
     layer_axes: LayerAxes
 
-    def __post_init__(self) -> None:
-        _checks.number("eta", self.eta, 0.0)
-        _checks.function("adapt", self.adapt)
-        _checks.function("filter_axes", self.filter_axes)
-        if not isinstance(self.layer_axes, tuple):
-            _checks.function("layer_axes, if it is no tuple of axes,", self.layer_axes)
-
     def __call__(self, params: PyTree) -> PyTree:
-        _check_parameters(params)
         return jax.tree_util.tree_map_with_path(self._scale, params)
 
     def _scale(self, path: KeyPath, leaf: Any) -> jax.Array:
@@ -118,12 +101,13 @@ def elementwise(
       axis where `adapt` is False; float32, or the parameter's dtype where that is wider.
 
     Raises:
-      ValueError, TypeError: if eta is no scalar of at least 0, or a rule is no function.
+      ValueError, TypeError: if eta is no scalar of at least 0.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.elementwise(eta=0.5)({"w": jnp.array([3.0, -4.0]), "b": jnp.array([7.0])})
     {'b': Array([1.], dtype=float32), 'w': Array([3.5, 4.5], dtype=float32)}
     """
+    _checks.number("eta", eta, 0.0)
     return _Normalization(eta, adapt, _none, layer_axes)
 
 
@@ -163,6 +147,7 @@ def filterwise(
     >>> asam_jax.filterwise(eta=0.0, layer_axes=(0,))(layers)["kernel"].shape
     (2, 1, 1, 1, 2)
     """
+    _checks.number("eta", eta, 0.0)
     return _Normalization(eta, adapt, filter_axes, layer_axes)
 
 
@@ -172,7 +157,6 @@ class _Masked:
     mask: Any
 
     def __call__(self, params: PyTree) -> PyTree:
-        _check_parameters(params)
         flags = self.flags(params)  # frozen entries are in no filter's norm, either
         return _tree.where(flags, self.operator(_tree.where(flags, params)))
 
@@ -233,18 +217,9 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     >>> updates["backbone"]
     Array([0., 0.], dtype=float32)
     """
-    check(operator)
     return _Masked(operator, mask)
 
 
 def trained(operator: Operator, params: PyTree) -> PyTree | None:
     """Which parameters an operator leaves trained, as `masked` was told; None for all."""
     return operator.flags(params) if isinstance(operator, _Masked) else None
-
-
-def check(operator: Any) -> None:
-    """Raises unless `operator` can be called with parameters."""
-    if operator in (identity, elementwise, filterwise, masked):
-        name = operator.__name__
-        raise TypeError(f"operator={name} must be called: operator=asam_jax.{name}(...).")
-    _checks.function("operator", operator)

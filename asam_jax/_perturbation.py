@@ -69,9 +69,7 @@ def perturbation(
     >>> asam_jax.perturbation(w, g, rho=0.5, operator=asam_jax.identity(), p=jnp.inf)
     Array([0.5, 0.5], dtype=float32)
     """
-    _checks.radius(rho)
-    p = _checks.norm_order(p)
-    _operators.check(operator)
+    p = _checks.region(rho, operator, p)
     _checks.real_floating("params", params)
     _checks.same_tree("params", params, "grads", grads)
     _checks.real_floating("grads", grads)

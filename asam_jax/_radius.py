@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from asam_jax import _checks, _collectives, _operators
+from asam_jax import _checks, _collectives
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._tree import total, wide, widened, zeros
@@ -116,9 +116,7 @@ def radius_profile(
     [ 1.01 11.  ] [ 1. 10.] 10.0
     """
     loss = Loss(loss_fn)
-    _operators.check(operator)
-    _checks.norm_order(p)
-
+    _checks.region(0.0, operator, p)
     eps_at = jax.jit(functools.partial(perturbation, operator=operator, p=p))
 
     @jax.jit

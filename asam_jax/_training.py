@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives, _operators
+from asam_jax import _checks, _collectives
 from asam_jax._operators import elementwise, identity
 from asam_jax._perturbation import perturbation
 from asam_jax._transform import sharpness_aware
@@ -154,12 +154,7 @@ def value_and_grad(
     >>> step(jnp.array([3.0, 4.0]), jnp.ones(2))
     (Array(25., dtype=float32), Array([6.6, 8.8], dtype=float32))
     """
-    _checks.function("loss_fn", loss_fn)
-    if ascent_fun is not None:
-        _checks.function("ascent_fun", ascent_fun)
-    _checks.radius(rho)
-    _checks.norm_order(p)
-    _operators.check(operator)
+    _checks.region(rho, operator, p)
     axes, shared, _ = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
     skips = isinstance(rho, (int, float)) and rho == 0
     both = jax.value_and_grad(loss_fn, has_aux=has_aux)

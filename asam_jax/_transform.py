@@ -99,7 +99,7 @@ def sharpness_aware(
     Array([6.6, 8.8], dtype=float32)
     """
     operator = elementwise() if operator is None else operator
-    p = 2.0 if p is None else _checks.norm_order(p)
+    p = _checks.region(rho, operator, 2.0 if p is None else p, schedule=True)
     if not isinstance(every, jax.Array):  # which optax.inject_hyperparams makes of a number
         every = 1 if every is None else _checks.count("every", every, 1)
     names = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
@@ -123,7 +123,12 @@ def sharpness_aware(
         **extra_args: Any,
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
-        gradient = _checks.gradient_function(grad_fn)
+        if grad_fn is None:
+            raise ValueError(
+                "grad_fn is missing: call update(grads, state, params, grad_fn=f) with f(params) "
+                "-> gradients at params for the same mini-batch. Training loops that own the "
+                "gradient call and cannot pass it use asam_jax.alternating."
+            )
         _checks.update_arguments(updates, params)
         params = _fast(params)
         _checks.real_floating("params", params)
@@ -135,7 +140,7 @@ def sharpness_aware(
             perturb = True if isinstance(every, int) and every == 1 else state.step % every == 0
         result, ascent_state, descent_state = _collectives.either(
             perturb,
-            lambda: step.perturbed(updates, state, params, gradient),
+            lambda: step.perturbed(updates, state, params, grad_fn),
             lambda: step.unperturbed(updates, state, params),
             (*step.axes, *step.sharded),
         )
@@ -157,15 +162,6 @@ class _Step:
     axes: _collectives.Axes
     shared: _collectives.Axes
     sharded: _collectives.Axes
-
-    def __post_init__(self) -> None:
-        _checks.radius(self.rho, schedule=True)
-        _operators.check(self.operator)
-        if self.ascent is not None:
-            _checks.transformation("ascent", self.ascent)
-        if self.descent is not None and not isinstance(self.descent, Descent):
-            kind = type(self.descent).__name__
-            raise TypeError(f"descent must be gsam_descent(alpha) or the like, got a {kind}.")
 
     def perturbed(
         self, updates: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]

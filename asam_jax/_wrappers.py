@@ -69,9 +69,7 @@ def alternating(
     """
     base = _checks.base_optimizer(base)
     operator = elementwise() if operator is None else operator
-    p = 2.0 if p is None else _checks.norm_order(p)
-    _checks.radius(rho, schedule=True)
-    _operators.check(operator)
+    p = _checks.region(rho, operator, 2.0 if p is None else p, schedule=True)
     axes = _collectives.as_tuple(sharded_axis_name)
     pair = _Pair(base, rho, operator, p, axes)
 
