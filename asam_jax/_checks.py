@@ -44,10 +44,7 @@ def region(rho: Any, operator: Any, p: Any, *, schedule: bool = False) -> float:
     if p != math.inf:
         number("p", p, 1.0)
     if not callable(operator):
-        raise TypeError(
-            f"operator must be callable, got a {type(operator).__name__}. optax.inject_hyperparams "
-            "takes a function for a schedule: give it static_args=('operator',)."
-        )
+        raise TypeError(f"operator must be callable, got a {type(operator).__name__}.")
     name = getattr(operator, "__name__", "")
     if name in ("identity", "elementwise", "filterwise", "masked"):
         raise TypeError(f"operator={name} must be called: operator=asam_jax.{name}(...).")

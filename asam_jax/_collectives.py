@@ -27,9 +27,8 @@ def check_names(
     extra = [axis for axis in shared if axis not in axes]
     if extra:
         raise ValueError(
-            f"perturb_axis_name holds {extra}, which axis_name={axis_name!r} does not: eps can be "
-            "shared over the axes that the gradient is averaged over, all or some of them; add "
-            f"{extra} to axis_name."
+            f"perturb_axis_name holds {extra}, which axis_name={axis_name!r} does not: an eps that "
+            f"devices share needs a gradient that they share; add {extra} to axis_name."
         )
     both = [axis for axis in sharded if axis in axes]
     if both:
@@ -47,10 +46,9 @@ def check_mapped(name: str, axes: Axes) -> None:
             jax.lax.axis_index(axis)
         except NameError as error:
             raise ValueError(
-                f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap(..., "
-                f"axis_name={axis!r}), jax.vmap(..., axis_name={axis!r}) or jax.shard_map over a "
-                f"mesh with that axis, or leave {name} out. Under jit with sharded arrays no axis "
-                "is named."
+                f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap, jax.vmap or "
+                f"jax.shard_map with that axis, or leave {name} out. Under jit with sharded arrays "
+                "no axis is named."
             ) from error
 
 

@@ -81,20 +81,17 @@ def sharpness(
     bound of the maximum, as close as APGD's (Croce and Hein 2020) in the tests.
 
     Keep the function: `measure = sharpness(loss, rho=0.5)` once, `measure(params, batch)` in each
-    epoch. It compiles in the first call and has the semantics of `jax.jit` for what loss_fn closes
-    over: later changes of a global or an attribute are not seen. The batch may be a whole data set
-    as NumPy arrays, of which one group at a time goes to the device. Under jit the groups are
-    unrolled, so measure many groups outside. Inside shard_map the value is each device's own. It
-    cannot be finer than the rounding of the losses: for small increases of a large loss measure in
-    float64 (`jax.enable_x64`).
+    epoch. It compiles in the first call, with the semantics of `jax.jit` for what loss_fn closes
+    over. The batch may be a whole data set as NumPy arrays, of which one group at a time goes to
+    the device; under jit the groups are unrolled. Inside shard_map the value is each device's own.
+    It is no finer than the rounding of the losses: of a large loss measure in float64.
 
     Args:
-      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar. For BatchNorm
-        with its running statistics evaluate the model in evaluation mode.
+      loss_fn: `loss_fn(params, batch)` -> the mean loss over the batch, a scalar.
       rho: see `perturbation`, as for operator (T_w, taken at w) and p.
       m: examples in a group; must divide the batch. None for the whole batch, any tree, as one.
         Of a batch sharded in an explicit mesh, each device must have its share of a group.
-      steps: steps of an ascent, at least 1: each costs a gradient, and one more loss in the end.
+      steps: at least 1; each costs a gradient, and the last a loss more.
 
     Returns:
       A function of (params, batch) that returns a scalar in the loss's units; float32, or the
@@ -113,7 +110,6 @@ def sharpness(
     ascent = _ascent(loss_fn, rho, operator, p, steps)
 
     def measure(params: PyTree, batch: PyTree) -> jax.Array:
-        _checks.real_floating("params", params)
         return mean(ascent(params, group)[0] for group in groups_of(batch, m))
 
     return measure
@@ -131,11 +127,10 @@ def maximizer(
 
         argmax over ||T_w^-1 eps||_p <= rho  of  L(w + eps),  as far as `steps` find it
 
-    The arguments and errors are those of `sharpness`; the batch may be any tree.
+    The arguments and errors are those of `sharpness`.
 
     Returns:
-      A function of (params, batch) that returns eps, of params' structure, shapes and dtypes, and
-      L(w + eps) - L(w), as `sharpness` does.
+      A function of (params, batch) that returns eps, a tree like params, and L(w + eps) - L(w).
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, batch: w[0] * w[1]
@@ -147,7 +142,6 @@ def maximizer(
     ascent = _ascent(loss_fn, rho, operator, p, steps)
 
     def measure(params: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array]:
-        _checks.real_floating("params", params)
         (group,) = groups_of(batch, None)
         rise, eps = ascent(params, group)
         return eps, rise
@@ -166,21 +160,19 @@ def average_sharpness(
 
         mean over eps ~ N(0, sigma^2 T_w^2) of L(w + eps)  -  L(w),  by `samples` draws
 
-    The draws come in pairs eps, -eps, in which the loss's slope at w cancels; they depend on the
-    key alone. For small sigma the mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian.
-    Its error falls with the square root of `samples`. See `sharpness` for what is compiled and
-    when; under jit the draws are unrolled. (Andriushchenko et al. 2023; Keskar et al. 2017.)
+    The draws come in pairs eps, -eps, in which the loss's slope at w cancels. For small sigma the
+    mean is sigma^2 / 2 times the trace of T_w H T_w, H the Hessian. Under jit the draws are
+    unrolled. (Andriushchenko et al. 2023; Keskar et al. 2017.)
 
     Args:
-      loss_fn: see `sharpness`.
+      loss_fn: see `sharpness`, as for operator and the errors.
       sigma: standard deviation of T_w^-1 eps, a scalar of at least 0: for `elementwise` a relative
         change of the weights. ||T_w^-1 eps||_2 is about sigma sqrt(k) for k parameters.
-      operator: T_w, taken at w. What `masked` freezes is not perturbed.
       samples: draws of eps, at least 1. Each costs a loss; L(w) one more.
 
     Returns:
       A function of (params, batch, key), key one of jax.random, that returns a scalar like that of
-      `sharpness`. Errors are those of `sharpness`, and if sigma < 0 or samples < 1.
+      `sharpness`.
 
     >>> import asam_jax, jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))
@@ -207,7 +199,6 @@ def average_sharpness(
         return jax.tree.map(eps, params, scales, noise)
 
     def measure(params: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
-        _checks.real_floating("params", params)
         (group,) = groups_of(batch, None)
         at_w = loss.at(params, zeros(params), group)
         eps = (draw(params, key, number) for number in range(samples))

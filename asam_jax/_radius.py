@@ -98,8 +98,7 @@ def radius_profile(
         linear(rho) = <g, eps> = rho ||T_w g||_q,   1/p + 1/q = 1
 
     It costs one gradient and a loss for each radius. Where the two differ, the gradient at w no
-    longer predicts the loss. `rise` is `sharpness` with one step; see there for groups, what is
-    compiled, and sharded arrays.
+    longer predicts the loss. `rise` is `sharpness` with one step.
 
     Args:
       loss_fn: see `sharpness`, as for operator, p, m and the errors.
@@ -129,8 +128,7 @@ def radius_profile(
         return total(jax.tree.leaves(parts))
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
-        _checks.real_floating("params", params)
-        radii = _radii(radii)
+        radii = radii if isinstance(radii, Tracer) else np.asarray(radii)
 
         def of(group: PyTree) -> tuple[list[jax.Array], jax.Array, jax.Array]:
             at_w, grads = loss.with_grad(params, zeros(params), group)
@@ -144,34 +142,20 @@ def radius_profile(
     return measure
 
 
-def _radii(radii: Any) -> Any:
-    """The radii as an array of one axis; where they are known, of NumPy."""
-    radii = radii if isinstance(radii, Tracer) else np.asarray(radii)
-    if radii.ndim != 1 or not radii.size:
-        raise ValueError(
-            "radii must be numbers along one axis, one at least, got an array of shape "
-            f"{radii.shape}; for a single radius pass [rho]."
-        )
-    if not isinstance(radii, Tracer):
-        _checks.number("the smallest of radii", radii.min(), 0.0)
-    return radii
-
-
 def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar) -> jax.Array:
     """The smallest rho at which the loss increases by `rise`, between measured radii.
 
         rho:  L(w + eps(rho)) - L(w) = rise
 
-    It is interpolated linearly between radii, and between 0 and the first; a factor of two between
-    neighbours is fine enough. An increase that is not finite counts as beyond any target. Where no
-    radius reaches it, the result is the last one.
+    The largest increase so far is interpolated linearly, from 0 at rho = 0 on; one that is not
+    finite counts as beyond any target. Where no radius reaches it, the result is the last one.
 
     Args:
       profile: what `radius_profile` measured at these radii.
-      radii: those radii, of shape [R], increasing, above 0.
-      rise: the target, in the loss's units, above 0; a scalar, such as a share of `profile.loss`.
-      default: the result where loss, slope or all increases are not finite. In training, the
-        present radius, so that one overflow changes nothing.
+      radii: those radii, of shape [R], increasing, above 0; a factor of two apart is fine enough.
+      rise: the target, above 0, in the loss's units: a share of `profile.loss`, say.
+      default: the result where loss, slope or all increases are not finite: in training, the
+        present radius.
 
     Raises:
       ValueError: if radii are not those of the profile or do not increase from above 0.
@@ -183,21 +167,16 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
     >>> print(asam_jax.radius_at(profile, radii, rise=11.0, default=0.5))  # (5 + rho)^2 - 5^2
     1.0
     """
-    radii, dtype = _radii(radii), profile.rise.dtype
-    known = np.ones(1) if isinstance(radii, Tracer) else np.diff(radii, prepend=0.0)
-    if radii.shape != profile.rise.shape or (known <= 0).any():
+    dtype, finite = profile.rise.dtype, jnp.isfinite(profile.rise)
+    increase = isinstance(radii, Tracer) or np.diff(radii, prepend=0).min() > 0
+    if np.shape(radii) != np.shape(profile.rise) or not increase:
         raise ValueError(
             f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
             f"got {radii}."
         )
-    zero, finite = jnp.zeros(1, dtype), jnp.isfinite(profile.rise)
+    at = jnp.concatenate([jnp.zeros(1, dtype), jnp.asarray(radii).astype(dtype)])
+    rises = jnp.concatenate([jnp.zeros(1, dtype), jnp.where(finite, profile.rise, jnp.inf)])
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
-    at = jnp.concatenate([zero, jnp.asarray(radii).astype(dtype)])
-    rises = jnp.concatenate([zero, jnp.where(finite, profile.rise, jnp.inf)])
-    reached = rises[1:] >= target.reshape(1)
-    after = jnp.where(jnp.any(reached), jnp.argmax(reached), len(at) - 2) + 1
-    low, high = rises[after - 1], rises[after]
-    share = jnp.where(jnp.any(reached), (target - low) / (high - low), jnp.ones((), dtype))
-    found = at[after - 1] + share * (at[after] - at[after - 1])
+    found = jnp.interp(target, jax.lax.cummax(rises), at)
     says = jnp.isfinite(profile.loss) & jnp.isfinite(profile.slope) & jnp.any(finite)
     return jnp.where(says, found, default)

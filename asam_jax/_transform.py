@@ -52,8 +52,7 @@ def sharpness_aware(
         updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
 
     A step costs two gradients. The keyword `perturb` of update, a boolean, skips the perturbation
-    where it is False, and overrules `every`; a traced one is decided by `jax.lax.cond`. It must be
-    the same on all devices of the mapped axes.
+    where it is False, and overrules `every`; where it is traced, `jax.lax.cond` decides.
 
     NaN and inf propagate to the updates. A step whose gradient, at w or at w + eps, is not finite
     leaves the states of `ascent` and `descent` as they were, so that training goes on where
@@ -65,13 +64,11 @@ def sharpness_aware(
         0 as a Python number the gradient at w is returned and no second one is taken.
       operator: T_w, a function from params to scales; None for `elementwise()`.
       p: the order of the region's norm, from 1 to infinity; None for 2.
-      every: perturb at every so many steps, a positive integer; the others take the gradient at w,
-        and no second one (`jax.lax.cond`). None for 1. XLA's convolutions on a CPU are some 30
-        times slower inside a condition: there pass `perturb`, a Python boolean, to two jitted
-        steps.
+      every: perturb at every so many steps, a positive integer; the others take the gradient at w
+        (`jax.lax.cond`). None for 1. XLA's convolutions on a CPU are some 30 times slower inside a
+        condition: there pass `perturb`, a Python boolean, to two jitted steps.
       ascent: a transformation of the gradient into the direction that eps is made from:
-        `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady a small mini-batch's gradient.
-        Where each device has its own eps, so has this state.
+        `friendly_ascent(sigma)`, or `optax.ema(0.9)`.
       descent: a rule that combines the gradients at w and at w + eps: `gsam_descent(alpha)`,
         `wsam_descent(gamma)`, `stable_descent()` or, with `every`, `looksam_descent(weight)`.
       axis_name: mapped axis or axes (pmap, shard_map, vmap) over which the returned gradient is
@@ -81,14 +78,11 @@ def sharpness_aware(
       sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
 
     Returns:
-      A transformation. Its state is a `typing.SharpnessAwareState`. Other keyword arguments of
-      update are ignored, and a chain hands them on.
+      A transformation. Its state is a `typing.SharpnessAwareState`.
 
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1; in update, if grad_fn or params is missing,
-        structures or shapes differ, an axis is not mapped, or the gradient is summed or averaged
-        over an axis in axis_name already.
-      TypeError: if grad_fn returns gradients of another dtype.
+      ValueError: as `perturbation`; if every < 1; in update, if grad_fn or params is missing, an
+        axis is not mapped, or the gradient is summed or averaged over an axis in axis_name already.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -131,7 +125,6 @@ def sharpness_aware(
             )
         _checks.update_arguments(updates, params)
         params = _fast(params)
-        _checks.real_floating("params", params)
         _collectives.check_mapped("axis_name", step.axes)
         _collectives.check_own("updates", updates, step.axes)
         if isinstance(rho, (int, float)) and rho == 0:

@@ -97,7 +97,9 @@ def test_sharded_gradients_that_are_remembered():
 
     def ascended(params, grads):
         _, state = tx.update(grads, tx.init(params))
-        return asam_jax.momentum_ascent(params, state, rho=0.5, sharded_axis_name="model")
+        return asam_jax.momentum_ascent(
+            params, state.direction, rho=0.5, sharded_axis_name="model"
+        )
 
     mesh = many.mesh((8,), ("model",))
     cut = jax.shard_map(ascended, mesh=mesh, in_specs=(specs, specs), out_specs=specs)

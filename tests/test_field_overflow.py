@@ -54,7 +54,7 @@ def two_gradients(tx):
 def one_gradient(tx):
     @jax.jit
     def step(w, state, first, second):
-        at = asam_jax.momentum_ascent(w, state, rho=RHO)
+        at = asam_jax.momentum_ascent(w, optax.tree.get(state, "direction"), rho=RHO)
         return tx.update(grad_fn_of(first * second)(at), state, w)
 
     return step
