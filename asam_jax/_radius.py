@@ -128,7 +128,9 @@ def radius_profile(
         return total(jax.tree.leaves(parts))
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
-        radii = radii if isinstance(radii, Tracer) else np.asarray(radii)
+        if not isinstance(radii, Tracer):
+            radii = np.asarray(radii)
+            _checks.number("the smallest of radii", radii.min(), 0.0)
 
         def of(group: PyTree) -> tuple[list[jax.Array], jax.Array, jax.Array]:
             at_w, grads = loss.with_grad(params, zeros(params), group)
@@ -147,8 +149,8 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
 
         rho:  L(w + eps(rho)) - L(w) = rise
 
-    The largest increase so far is interpolated linearly, from 0 at rho = 0 on; one that is not
-    finite counts as beyond any target. Where no radius reaches it, the result is the last one.
+    The increase is interpolated linearly, from 0 at rho = 0 on; one that is not finite counts as
+    beyond any target. Where no radius reaches it, the result is the last one.
 
     Args:
       profile: what `radius_profile` measured at these radii.
@@ -177,6 +179,9 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
     at = jnp.concatenate([jnp.zeros(1, dtype), jnp.asarray(radii).astype(dtype)])
     rises = jnp.concatenate([jnp.zeros(1, dtype), jnp.where(finite, profile.rise, jnp.inf)])
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
-    found = jnp.interp(target, jax.lax.cummax(rises), at)
+    reached = rises >= target
+    after = jnp.where(jnp.any(reached), jnp.argmax(reached), len(at) - 1)
+    ends = jnp.stack([after - 1, after])
+    found = jnp.interp(target, rises[ends], at[ends])
     says = jnp.isfinite(profile.loss) & jnp.isfinite(profile.slope) & jnp.any(finite)
     return jnp.where(says, found, default)

@@ -75,11 +75,6 @@ def test_a_schedule_of_rho():
         (lambda: asam_jax.filterwise(-0.01), "eta must be at least 0"),
         (lambda: asam_jax.asam(SGD, eta=-0.01), "eta must be at least 0"),
         (lambda: asam_jax.elementwise(W), "eta must be a number"),
-        (lambda: asam_jax.elementwise(adapt=True), "adapt must be callable"),
-        (lambda: asam_jax.filterwise(filter_axes=(0, 1)), "filter_axes must be callable"),
-        (lambda: asam_jax.masked(None, True), "operator must be callable"),
-        (lambda: asam_jax.value_and_grad(3, rho=0.1), "loss_fn must be callable"),
-        (lambda: asam_jax.value_and_grad(sum, rho=0.5, ascent_fun=3), "ascent_fun must be callabl"),
         (lambda: asam_jax.asam(0.1), "base must be an optax"),
         (lambda: asam_jax.sam(optax.sgd), "base must be an optax"),
         (lambda: asam_jax.alternating("sgd", 0.1), "base must be an optax"),
@@ -87,8 +82,6 @@ def test_a_schedule_of_rho():
         (lambda: asam_jax.decoupled_wsam(SGD, 0.1, 0.5, gamma=1.0), "gamma must be .*less than 1"),
         (lambda: asam_jax.sharpness_aware(0.5, every=0), "every must be an integer of at least 1"),
         (lambda: asam_jax.sharpness_aware(0.5, every=2.5), "every must be an integer of at least"),
-        (lambda: asam_jax.sharpness_aware(0.5, ascent="ema"), "ascent must be an optax"),
-        (lambda: asam_jax.sharpness_aware(0.5, descent="gsam"), "descent must be "),
         (lambda: asam_jax.gsam_descent(-1.0), "alpha must be at least 0"),
         (lambda: asam_jax.wsam_descent(1.0), "gamma must be .*less than 1"),
         (lambda: asam_jax.looksam_descent(np.nan), "weight must be at least 0"),
@@ -124,8 +117,6 @@ def test_missing_grad_fn_and_params():
     tx = asam_jax.asam(SGD)
     with pytest.raises(ValueError, match=r"grad_fn is missing.*asam_jax\.alternating"):
         tx.update(W, tx.init(W), W)
-    with pytest.raises(TypeError, match="grad_fn must be callable"):
-        tx.update(W, tx.init(W), W, grad_fn=W)
     with pytest.raises(ValueError, match="params is missing"):
         tx.update(W, tx.init(W), grad_fn=jax.grad(loss))
     other = asam_jax.alternating(SGD, 0.5)
@@ -155,8 +146,7 @@ def test_a_grad_fn_that_returns_something_else(grad_fn, message):
 def test_leaves_that_are_not_real_floating_point():
     for bad in (jnp.array([1, 2]), jnp.array([1 + 2j]), jnp.array([True])):
         params = {"w": jnp.ones(2), "step": bad}
-        advice = "two real leaves.*jax.lax.complex" if bad.dtype.kind == "c" else "eqx.partition"
-        match = rf"params\['step'\] has dtype .*only real floating.*{advice}"
+        match = rf"params\['step'\] is of {bad.dtype}: only real floating.*eqx.partition"
         with pytest.raises(TypeError, match=match):
             asam_jax.perturbation(params, params, rho=0.5)
         with pytest.raises(TypeError, match=match):
@@ -171,7 +161,7 @@ def test_a_whole_model_as_parameters():
         lambda: asam_jax.value_and_grad(of_model, rho=0.1)(model, x),
         lambda: tx.update(model, tx.init(model), model, grad_fn=lambda m: m),
     ):
-        with pytest.raises(TypeError, match=r"params\.activation is .*eqx\.partition"):
+        with pytest.raises(TypeError, match=r"params\.activation is of .*eqx\.partition"):
             call()
 
 

@@ -69,6 +69,7 @@ def test_along_the_last_gradient_less_the_momentum():
     many.close(steps_along(tx, momentum), by_hand(rule))
 
 
+@pytest.mark.usefixtures("flax_promotes")
 @pytest.mark.parametrize(
     ("tx", "field"),
     [
@@ -76,17 +77,17 @@ def test_along_the_last_gradient_less_the_momentum():
         (optax.inject_hyperparams(optax.sgd)(LR, momentum=0.9), "trace"),
         (optax.MultiSteps(optax.sgd(LR, 0.9), 1).gradient_transformation(), "trace"),
         (optax.apply_if_finite(optax.chain(asam_jax.remember(), optax.sgd(LR)), 3), "direction"),
-        (optax.masked(optax.trace(0.9), {"a": True, "b": False}), "trace"),
+        (optax.masked(optax.trace(0.9), {"kernel": True, "head": False}), "trace"),
     ],
 )
 def test_what_is_kept_under_wrappers(tx, field):
     """After one update a momentum is along the gradient; 0 where a parameter has none."""
     draws = np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32)
-    w, g = ({"a": a, "b": b} for a, b in draws)
+    w, g = ({"kernel": a, "head": b} for a, b in draws)
     _, state = tx.update(g, tx.init(w), w)
     found = asam_jax.momentum_ascent(w, optax.tree.get(state, field), rho=0.5)
     masked = isinstance(state, optax.MaskedState)
-    many.close(found, perturbed(w, g | ({"b": 0 * g["b"]} if masked else {}), 0.5))
+    many.close(found, perturbed(w, g | ({"head": 0 * g["head"]} if masked else {}), 0.5))
 
 
 def test_before_the_first_update_it_is_w():
