@@ -26,10 +26,7 @@ def number(name: str, value: Any, low: float, below: float = math.inf) -> None:
 
 
 def region(rho: Any, operator: Any, p: Any, *, schedule: bool = False) -> float:
-    """P as a Python float, or an error unless ||T_w^-1 eps||_p <= rho is a region.
-
-    Where `schedule` is true rho may be an optax schedule.
-    """
+    """The order p as a Python float; raises unless ||T_w^-1 eps||_p <= rho is a region."""
     if not callable(rho):
         number("rho", rho, 0.0)
     elif not schedule:
@@ -114,8 +111,8 @@ def scales(params: PyTree, result: PyTree) -> None:
         raise ValueError(f"operator must return a tree like params, got {type(result).__name__}.")
     for (path, w), t in zip(_leaves_with_path(params), jax.tree.leaves(result), strict=True):
         shape, own = jnp.shape(t), jnp.shape(w)
-        fits = all(s in (1, size) for s, size in zip(shape, own, strict=False))
-        if not fits or len(shape) not in (0, len(own)):
+        fits = len(shape) == len(own) and all(s in (1, n) for s, n in zip(shape, own, strict=True))
+        if shape and not fits:
             raise ValueError(
                 f"operator returned a scale of shape {shape} at params{_keystr(path)} of shape "
                 f"{own}; a scale needs the parameter's rank, with 1 where it is shared."
@@ -125,16 +122,12 @@ def scales(params: PyTree, result: PyTree) -> None:
 def update_arguments(updates: PyTree, params: PyTree) -> None:
     """Raises where `update` was called without parameters, or inside optax.masked."""
     if params is None:
-        raise ValueError(
-            "params is missing: the perturbation scales with the parameters; call "
-            "update(grads, state, params, ...)."
-        )
+        raise ValueError("params is missing: call update(grads, state, params, ...).")
     leaves = jax.tree.leaves(updates, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
         raise ValueError(
-            "updates holds optax.MaskedNode placeholders: inside optax.masked or optax.partition "
-            "grad_fn cannot be called on the parameters. Chain the sharpness-aware transformation "
-            "before them and give it operator=asam_jax.masked(operator, mask)."
+            "updates holds optax.MaskedNode placeholders. Chain the sharpness-aware transformation "
+            "before optax.masked or optax.partition, with operator=asam_jax.masked(operator, mask)."
         )
 
 
@@ -142,10 +135,10 @@ def like_updates(updates: PyTree, result: PyTree) -> PyTree:
     """What grad_fn returned, as a tree like updates; each leaf may sit in a box (nnx.Param)."""
     structure = jax.tree.structure(updates)
     if isinstance(result, tuple) and len(result) == 2 and jax.tree.structure(result) != structure:
-        for place, call in ((1, "jax.value_and_grad(loss)"), (0, "jax.grad(loss, has_aux=True)")):
+        for place in (0, 1):  # of jax.grad(loss, has_aux=True), of jax.value_and_grad(loss)
             if jax.tree.structure(result[place]) == structure:
                 raise ValueError(
-                    f"grad_fn must return gradients alone, but returned a pair, as {call} does; "
+                    "grad_fn must return gradients alone, but returned a pair that holds them: "
                     f"append [{place}] to what it returns."
                 )
 

@@ -91,9 +91,8 @@ def check_own(name: str, tree: PyTree, axes: Axes) -> None:
             raise ValueError(
                 f"{name}{jax.tree_util.keystr(path)} does not vary over {summed}: it is summed or "
                 "averaged over them already, by shard_map, which sums the gradient of parameters "
-                "that all devices share, or by the loss itself (pmean, psum). To average it again "
-                "over axis_name would scale it in silence. Either leave axis_name out, if this is "
-                "the final gradient; or take the gradient of each device's own loss, at "
+                "that all devices share, or by the loss itself. Either leave axis_name out, if "
+                "this is the final gradient; or take the gradient of each device's own loss, at "
                 f"jax.lax.pcast(params, {summed}, to='varying')."
             )
 
@@ -116,9 +115,8 @@ def either(perturb: Any, yes: Callable[[], Any], no: Callable[[], Any], axes: Ax
         differs = tuple(axis for axis in axes if axis in varying_axes(perturb))
         if differs:
             raise ValueError(
-                f"perturb varies over {differs}, over which the step it decides on communicates: "
-                "devices that decide otherwise would wait for each other. Decide by something that "
-                f"all share, such as jax.lax.pmean(quantity, {differs}) above a threshold."
+                f"perturb varies over {differs}: devices that decide otherwise would wait for each "
+                f"other. Decide by what all share, jax.lax.pmean(quantity, {differs}) say."
             )
         return jax.lax.cond(perturb, yes, no)
     return yes() if perturb else no()

@@ -11,7 +11,7 @@ from asam_jax import _checks
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._radius import Loss, LossFn, groups_of, mean
-from asam_jax._tree import widened, zeros
+from asam_jax._tree import widened
 from asam_jax.typing import Operator, PyTree, Scalar
 
 _SHRINK = 0.7  # what a decrease of the loss leaves of the ascent's stride; 0.5 stops some too early
@@ -27,7 +27,7 @@ def _ascent(
     corner = functools.partial(perturbation, rho=rho, operator=operator, p=p)
 
     def one_step(params: PyTree, group: PyTree) -> tuple[jax.Array, PyTree]:
-        at_w, grads = loss.with_grad(params, zeros(params), group)
+        at_w, grads = loss.with_grad(params, optax.tree.zeros_like(params), group)
         eps = corner(params, grads)
         return loss.at(params, eps, group) - at_w, eps
 
@@ -44,7 +44,7 @@ def _ascent(
         return best, jnp.where(here[0] < last, _SHRINK * stride, stride)
 
     def many_steps(params: PyTree, group: PyTree) -> tuple[jax.Array, PyTree]:
-        eps = zeros(params)
+        eps = optax.tree.zeros_like(params)
         at_w, grads = loss.with_grad(params, eps, group)
         rise, stride = at_w - at_w, jnp.ones_like(at_w)
         best = (rise, eps)
@@ -200,7 +200,7 @@ def average_sharpness(
 
     def measure(params: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
         (group,) = groups_of(batch, None)
-        at_w = loss.at(params, zeros(params), group)
+        at_w = loss.at(params, optax.tree.zeros_like(params), group)
         eps = (draw(params, key, number) for number in range(samples))
         return mean(loss.at(params, each, group) - at_w for each in eps)
 

@@ -147,9 +147,6 @@ def filterwise(
     >>> kernel = jnp.ones((3, 3, 1, 2)) * jnp.array([[[[1.0, 2.0]]]])
     >>> asam_jax.filterwise(eta=0.0)({"kernel": kernel})["kernel"]
     Array([[[[3., 6.]]]], dtype=float32)
-    >>> layers = {"kernel": jnp.stack([kernel, 10 * kernel])}
-    >>> asam_jax.filterwise(eta=0.0, layer_axes=(0,))(layers)["kernel"].shape
-    (2, 1, 1, 1, 2)
     """
     _checks.number("eta", eta, 0.0)
     return _Normalization(eta, adapt, filter_axes, layer_axes)
@@ -175,17 +172,8 @@ class _Masked:
                 "mask must hold booleans, True where a leaf trains. Of labels make "
                 "jax.tree.map(lambda label: label == 'train', mask)."
             )
-        try:
-            static = lambda f: bool(f) if isinstance(f, np.bool_) else f  # noqa: E731
-            flags = jax.tree.map(
-                lambda f, part: jax.tree.map(lambda _: static(f), part), mask, params
-            )
-        except ValueError as error:
-            raise ValueError(
-                "mask must have the tree structure of params, or of a prefix of it.\n"
-                f"params: {jax.tree.structure(params)}\nmask: {jax.tree.structure(mask)}\n"
-                "Of an NNX model, make the mask from nnx.as_pure(nnx.state(model, nnx.Param))."
-            ) from error
+        static = lambda f: bool(f) if isinstance(f, np.bool_) else f  # noqa: E731
+        flags = jax.tree.map(lambda f, part: jax.tree.map(lambda _: static(f), part), mask, params)
         inner = trained(self.operator, params)
         return flags if inner is None else jax.tree.map(lambda a, b: a & b, flags, inner)
 
@@ -203,7 +191,8 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     Args:
       operator: the operator for the leaves that train.
       mask: as in `optax.masked`, True where a leaf trains: a tree of booleans (or boolean arrays,
-        for single entries) like params or a prefix of it, or a function from params to such a tree.
+        for single entries) like params or a prefix of it, or a function from params to such a tree;
+        of an NNX model one like `nnx.as_pure(nnx.state(model, nnx.Param))`.
 
     >>> import asam_jax, optax
     >>> trains = {"backbone": False, "head": True}

@@ -80,33 +80,24 @@ def perturbation(
     flags = [True] * len(ws) if trained is None else jax.tree.leaves(trained)
     moving = [index for index, flag in enumerate(flags) if flag is not False]
     dtypes = [_tree.wide(w) for w in ws]
-    directions = _directions(
-        [jnp.asarray(ts[i]).astype(dtypes[i]) for i in moving],
-        [jnp.asarray(gs[i]).astype(dtypes[i]) for i in moving],
-        p,
-        axes,
-    )
+    ts = [jnp.asarray(ts[i]).astype(dtypes[i]) for i in moving]
+    gs = [jnp.asarray(gs[i]).astype(dtypes[i]) for i in moving]
+    if p == 2:
+        s = _tree.inverse(_tree.root_of_norm(ts, gs, axes))  # 1 / sqrt(||T g||)
+        scaled = [_tree.capped(t, s) for t in ts]
+        directions = [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
+    else:
+        directions = _other_directions(ts, gs, p, axes) if ts else []
     eps = [jnp.zeros_like(w) for w in ws]
     for i, direction in zip(moving, directions, strict=True):
         eps[i] = (jnp.asarray(rho).astype(dtypes[i]) * direction).astype(jnp.result_type(ws[i]))
     return treedef.unflatten(eps)
 
 
-def _directions(ts: list[jax.Array], gs: list[jax.Array], p: float, axes: Axes) -> list[jax.Array]:
-    """The eps of rho = 1, leaf by leaf."""
-    if not ts:
-        return []
-    if p != 2:
-        return _other_directions(ts, gs, p, axes)
-    s = _tree.inverse(_tree.root_of_norm(ts, gs, axes))  # 1 / sqrt(||T g||)
-    scaled = [_tree.capped(t, s) for t in ts]
-    return [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
-
-
 def _other_directions(
     ts: list[jax.Array], gs: list[jax.Array], p: float, axes: Axes
 ) -> list[jax.Array]:
-    """The same for any p: T sign(g) h / ||h||_p with h = (|T g| / max |T g|)^(1 / (p - 1)).
+    """Eps / rho for any p: T sign(g) h / ||h||_p with h = (|T g| / max |T g|)^(1 / (p - 1)).
 
     The largest entry only scales. It has no derivative, since no eps depends on it.
     """

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 
 from asam_jax import _checks, _collectives
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import total, wide, widened, zeros
+from asam_jax._tree import total, wide, widened
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
@@ -133,7 +134,7 @@ def radius_profile(
             _checks.number("the smallest of radii", radii.min(), 0.0)
 
         def of(group: PyTree) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-            at_w, grads = loss.with_grad(params, zeros(params), group)
+            at_w, grads = loss.with_grad(params, optax.tree.zeros_like(params), group)
             each = [loss.at(params, eps_at(params, grads, rho=rho), group) for rho in radii]
             return [at - at_w for at in each], slope_at(params, grads).astype(at_w.dtype), at_w
 
@@ -172,10 +173,7 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
     dtype, finite = profile.rise.dtype, jnp.isfinite(profile.rise)
     increase = isinstance(radii, Tracer) or np.diff(radii, prepend=0).min() > 0
     if np.shape(radii) != np.shape(profile.rise) or not increase:
-        raise ValueError(
-            f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
-            f"got {radii}."
-        )
+        raise ValueError(f"radii must be the profile's, increasing from above 0, got {radii}.")
     at = jnp.concatenate([jnp.zeros(1, dtype), jnp.asarray(radii).astype(dtype)])
     rises = jnp.concatenate([jnp.zeros(1, dtype), jnp.where(finite, profile.rise, jnp.inf)])
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))

@@ -135,9 +135,7 @@ def value_and_grad(
       A function with loss_fn's arguments, params by position, that returns `(value, grad)`, or
       `((value, aux), grad)`; grad has the structure, shapes and dtypes of params.
 
-    Raises:
-      ValueError, TypeError: as `perturbation`; if rho is a schedule, an axis is not mapped, or the
-        loss is averaged over an axis in axis_name already.
+    Errors are those of `sharpness_aware`; rho must not be a schedule: call it with the step.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.sum(w**2 * x)

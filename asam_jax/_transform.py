@@ -11,15 +11,7 @@ import optax
 from asam_jax import _checks, _collectives, _operators, _tree
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax.typing import (
-    AxisName,
-    Descent,
-    Operator,
-    PyTree,
-    Radius,
-    Scalar,
-    SharpnessAwareState,
-)
+from asam_jax.typing import AxisName, Descent, Operator, PyTree, Radius, Scalar, SharpnessAwareState
 
 # None in place of a function or a number for `operator`, `p` and `every`:
 # optax.inject_hyperparams calls the one as a schedule and traces the other, defaults included.
@@ -119,9 +111,8 @@ def sharpness_aware(
         del extra_args
         if grad_fn is None:
             raise ValueError(
-                "grad_fn is missing: call update(grads, state, params, grad_fn=f) with f(params) "
-                "-> gradients at params for the same mini-batch. Training loops that own the "
-                "gradient call and cannot pass it use asam_jax.alternating."
+                "grad_fn is missing: call update(grads, state, params, grad_fn=f), f(params) the "
+                "gradients of the same mini-batch; loops that cannot use asam_jax.alternating."
             )
         _checks.update_arguments(updates, params)
         params = _fast(params)

@@ -206,12 +206,6 @@ def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> P
     return jax.tree.map(keep, new, old)
 
 
-@jax.jit
-def zeros(params: PyTree) -> PyTree:
-    """Zeros that are sharded as the parameters are, since they read them."""
-    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
-
-
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:
     """Leaves of a tree where the mask is true (or None), elsewhere of another, or 0."""
     if mask is None:

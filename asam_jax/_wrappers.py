@@ -8,20 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives, _operators, _tree
+from asam_jax import _checks, _collectives, _operators, _tree, typing
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._transform import sharpness_aware
-from asam_jax.typing import (
-    AlternatingState,
-    AxisName,
-    DecoupledState,
-    Operator,
-    PyTree,
-    Radius,
-    Scalar,
-    SharpnessAwareState,
-)
+from asam_jax.typing import AxisName, Operator, PyTree, Radius, Scalar
 
 
 def alternating(
@@ -43,7 +34,7 @@ def alternating(
     A gradient that is not finite, at either call, reaches base as NaN at the second, and eps is 0.
     Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. Under a wrapper that hides
     calls pass the keyword `perturb` to update, True at the first call of a pair and False at the
-    second: the second call after a hidden first one changes nothing.
+    second, which is a step of base alone where the first was hidden.
 
     Args:
       base: the optimizer that takes the step from w, weight decay included.
@@ -71,8 +62,8 @@ def alternating(
     axes = _collectives.as_tuple(sharded_axis_name)
     pair = _Pair(base, rho, operator, p, axes)
 
-    def init_fn(params: PyTree) -> AlternatingState:
-        return AlternatingState(
+    def init_fn(params: PyTree) -> typing.AlternatingState:
+        return typing.AlternatingState(
             step=jnp.zeros([], jnp.int32),
             perturbed=jnp.zeros([], jnp.bool_),
             # Zeros and not params themselves: both may be donated, and no buffer twice.
@@ -88,18 +79,17 @@ def alternating(
         *,
         perturb: Scalar | None = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, AlternatingState]:
+    ) -> tuple[PyTree, typing.AlternatingState]:
         _checks.update_arguments(updates, params)
         params = jax.tree.map(jnp.asarray, params)  # Python floats, too
         w = jax.tree.map(lambda old, at: jnp.where(state.perturbed, old, at), state.params, params)
 
-        first = lambda: pair.first(updates, state, params, w)  # noqa: E731
-        second = lambda: pair.second(updates, state, params, w, extra_args)  # noqa: E731
-        hidden = lambda: (_moves(params, params, updates), state)  # noqa: E731
-        if perturb is None:
-            return jax.lax.cond(state.perturbed, second, first)
-        then = lambda: jax.lax.cond(state.perturbed, second, hidden)  # noqa: E731
-        return _collectives.either(perturb, first, then, axes)
+        return _collectives.either(
+            jnp.logical_not(state.perturbed) if perturb is None else perturb,
+            lambda: pair.first(updates, state, params, w),
+            lambda: pair.second(updates, state, params, w, extra_args),
+            axes,
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -116,7 +106,7 @@ class _Pair:
 
     def first(
         self, updates: PyTree, state: Any, params: PyTree, w: PyTree
-    ) -> tuple[PyTree, AlternatingState]:
+    ) -> tuple[PyTree, typing.AlternatingState]:
         rho: Any = self.rho(state.step) if callable(self.rho) else self.rho
         eps = perturbation(
             w, updates, rho=rho, operator=self.operator, p=self.p, sharded_axis_name=self.axes
@@ -131,7 +121,7 @@ class _Pair:
 
     def second(
         self, updates: PyTree, state: Any, params: PyTree, w: PyTree, extra_args: dict[str, Any]
-    ) -> tuple[PyTree, AlternatingState]:
+    ) -> tuple[PyTree, typing.AlternatingState]:
         grads = jax.tree.map(lambda g: jnp.where(state.finite, g, jnp.nan), updates)
         steps, base_state = self.base.update(grads, state.base, w, **extra_args)
         # As the condition needs them: Adam's moments take on a wider gradient's dtype.
@@ -141,6 +131,7 @@ class _Pair:
             step=optax.safe_increment(state.step),
             perturbed=jnp.zeros_like(state.perturbed),
             base=base_state,
+            finite=jnp.ones_like(state.finite),
         )
 
 
@@ -202,8 +193,8 @@ def decoupled_wsam(
     )
     axes, sharded = _collectives.as_tuple(axis_name), _collectives.as_tuple(sharded_axis_name)
 
-    def init_fn(params: PyTree) -> DecoupledState:
-        return DecoupledState(step=jnp.zeros([], jnp.int32), base=base.init(params))
+    def init_fn(params: PyTree) -> typing.DecoupledState:
+        return typing.DecoupledState(step=jnp.zeros([], jnp.int32), base=base.init(params))
 
     def update_fn(
         updates: PyTree,
@@ -213,9 +204,13 @@ def decoupled_wsam(
         grad_fn: Callable[[PyTree], PyTree] | None = None,
         perturb: Scalar | None = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, DecoupledState]:
+    ) -> tuple[PyTree, typing.DecoupledState]:
         new, _ = second.update(
-            updates, SharpnessAwareState(state.step), params, grad_fn=grad_fn, perturb=perturb
+            updates,
+            typing.SharpnessAwareState(state.step),
+            params,
+            grad_fn=grad_fn,
+            perturb=perturb,
         )
         grads = _collectives.mean(updates, axes)
         sharpness = _tree.plus(_tree.widened(new), -1.0, grads)
@@ -230,6 +225,6 @@ def decoupled_wsam(
         weight = jnp.asarray(gamma)
         weight = jnp.asarray(rate, weight.dtype) * weight / (1 - weight)
         updates = _tree.plus(steps, -weight, sharpness)
-        return updates, DecoupledState(optax.safe_increment(state.step), base_state)
+        return updates, typing.DecoupledState(optax.safe_increment(state.step), base_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

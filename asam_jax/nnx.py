@@ -50,16 +50,12 @@ def value_and_grad(
 
     >>> import asam_jax.nnx, jax.numpy as jnp, optax
     >>> from flax import nnx
-    >>> rngs = nnx.Rngs(0)
-    >>> model = nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs))
+    >>> model = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
     >>> optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
-    >>> @nnx.jit
-    ... def step(model, optimizer, x, y):
-    ...     loss_fn = lambda model: jnp.mean((model(x) - y) ** 2)
-    ...     loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=0.5)(model)
-    ...     optimizer.update(model, grads)
-    ...     return loss
-    >>> step(model, optimizer, jnp.ones((2, 3)), jnp.ones((2, 4)))
+    >>> loss_fn = lambda model, x: jnp.mean((model(x) - 1) ** 2)
+    >>> loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=0.5)(model, jnp.ones((2, 4)))
+    >>> optimizer.update(model, grads)
+    >>> loss
     Array(1., dtype=float32)
     """
     selected = nnx.filterlib.to_predicate(wrt)

@@ -58,12 +58,8 @@ class SharpnessAwareState(NamedTuple):
 class AlternatingState(NamedTuple):
     """State of `alternating`.
 
-    Attributes:
-      step: complete steps (pairs of update calls) made.
-      perturbed: whether the parameters are w + eps, a boolean scalar.
-      params: w while the parameters are w + eps; otherwise of no meaning.
-      base: the base optimizer's state.
-      finite: whether the last eps was finite. If not, eps is 0 and base is given NaN next.
+    Complete steps made; whether the parameters are w + eps now, and w if they are; the base's
+    state; and whether eps is finite. If it is not, it is 0, and base is given NaN next.
     """
 
     step: jax.typing.ArrayLike

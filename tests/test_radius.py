@@ -154,9 +154,9 @@ def test_the_rule_in_training_survives_one_overflow():
 @pytest.mark.parametrize(
     ("radii", "rise", "said"),
     [
-        ([1.0, 2.0, 3.0], 0.3, "radii must be those of the profile, 2, and increase"),
-        ([2.0, 1.0], 0.3, "radii must be those of the profile, 2, and increase"),
-        ([0.0, 1.0], 0.3, "and increase from above 0"),
+        ([1.0, 2.0, 3.0], 0.3, "radii must be the profile"),
+        ([2.0, 1.0], 0.3, "radii must be the profile"),
+        ([0.0, 1.0], 0.3, "increasing from above 0"),
     ],
 )
 def test_bad_arguments(radii, rise, said):
