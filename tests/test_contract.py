@@ -35,7 +35,7 @@ def test_hands_extra_arguments_on_to_the_base():
     """polyak_sgd steps by min(value / ||g||^2, max_learning_rate) g, with the handed-on value."""
     handed = many.reference(PARAMS, X, Y, many.WHOLE)[1]
     tx = optimizer("exact", optax.polyak_sgd(max_learning_rate=1e3))
-    params, _ = trained(tx, step_of(tx, value=jnp.float32(0.02)), 1)
+    params, _ = trained(tx, jax.jit(step_of(tx, value=jnp.float32(0.02))), 1)
     square = sum((g**2).sum() for g in handed.values())
     many.close(params, {n: PARAMS[n] - 0.02 / square * g for n, g in handed.items()})
 
@@ -90,18 +90,26 @@ def test_rho_zero_is_the_base_optimizer_bit_for_bit(name, rho):
     chex.assert_trees_all_equal(trained(optimizer(name, MOMENTUM, rho), steps=2)[0], expected)
 
 
-@each
+BARE = {name: optimizer(name, optax.identity()) for name in VARIANTS} | {
+    "decoupled WSAM": optimizer("decoupled WSAM"),
+    "remember": optax.with_extra_args_support(asam_jax.remember(0.5)),
+    "alternating": asam_jax.alternating(optax.sgd(LR), many.RHO),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
 @pytest.mark.parametrize("of_params", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("of_grads", [jnp.float32, jnp.bfloat16])
 def test_states_and_updates_keep_their_dtypes_in_a_scan(name, of_params, of_grads, flax_promotes):
     """google-deepmind/optax 1038, patrick-kidger/optimistix 103, instadeepai/Mava 1184."""
-    tx = optimizer(name, optax.identity() if name in VARIANTS else optax.sgd(LR))
+    tx = BARE[name]
 
     def step(carry, _):
         w, state = carry
         grad_fn = lambda w: optax.tree.cast(grad_fn_of(X, Y)(w), of_grads)  # noqa: E731
         updates, state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)
-        assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(of_grads)}
+        if name != "alternating":  # whose steps would be lost in a narrow dtype
+            assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(of_grads)}
         return (optax.tree.cast(optax.apply_updates(w, updates), of_params), state), None
 
     params = optax.tree.cast(PARAMS, of_params)
