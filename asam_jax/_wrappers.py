@@ -37,14 +37,13 @@ def alternating(
     For loops that compute the gradient themselves and cannot pass `grad_fn` (Linen's
     `TrainState.apply_gradients`, say), as `optax.contrib.sam` without opaque_mode: call the loop's
     step twice with the same mini-batch and the same dropout key. After an odd number of calls the
-    parameters are w + eps: evaluate and save after even ones. The return to w is exact up to the
-    rounding of the parameters' dtype. Average gradients over devices before update.
+    parameters are w + eps: evaluate and save after even ones. Average gradients over devices before
+    update.
 
     A gradient that is not finite, at either call, reaches base as NaN at the second, and eps is 0.
-    Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. A wrapper around
-    `alternating` that leaves out calls hides them, so that the pairs and the mini-batches fall
-    out of step, unless the loop passes the keyword `perturb` to update: True at the first call of
-    a pair, False at the second. The second call after a hidden first one changes nothing.
+    Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. Under a wrapper that hides
+    calls pass the keyword `perturb` to update, True at the first call of a pair and False at the
+    second: the second call after a hidden first one changes nothing.
 
     Args:
       base: the optimizer that takes the step from w, weight decay included.
@@ -53,8 +52,7 @@ def alternating(
 
     Returns:
       A transformation. Its state, a `typing.AlternatingState`, holds one copy of the parameters.
-      Its updates have the parameters' dtype, or the gradient's where that is wider: in a narrower
-      one they would lose small steps. Other keyword arguments of update go to base.
+      Its updates have the parameters' dtype, or the gradient's where that is wider.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -69,9 +67,7 @@ def alternating(
     """
     base = _checks.base_optimizer(base)
     operator = elementwise() if operator is None else operator
-    p = 2.0 if p is None else _checks.norm_order(p)
-    _checks.radius(rho, schedule=True)
-    _operators.check(operator)
+    p = _checks.region(rho, operator, 2.0 if p is None else p, schedule=True)
     axes = _collectives.as_tuple(sharded_axis_name)
     pair = _Pair(base, rho, operator, p, axes)
 
@@ -184,23 +180,14 @@ def decoupled_wsam(
     Args:
       base: the optimizer that takes the step along g: learning rate, clipping, weight decay.
       learning_rate: of the second term, a scalar or an optax schedule; the authors take base's.
-      rho: the radius, a scalar of at least 0, or an optax schedule of the update count.
-      gamma: the weight of sharpness, a scalar of at least 0 and less than 1; may be traced. 0 is
-        base alone; at the authors' 0.9 the second term counts nine times.
+      rho: the radius or a schedule of it.
+      gamma: the weight of sharpness, in [0, 1); may be traced. 0 is base alone.
 
-    The other arguments, the keywords of update and the errors are those of `sharpness_aware`.
+    The other arguments, the keywords of update and the errors are those of `sharpness_aware`. The
+    state is a `typing.DecoupledState`.
 
-    Returns:
-      A transformation, whose state is a `typing.DecoupledState`. Other keywords go to base.
-
-    >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
-    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
-    >>> w = jnp.array([3.0, 4.0])
-    >>> sam = dict(rho=0.5, operator=asam_jax.identity())
-    >>> tx = asam_jax.decoupled_wsam(optax.adam(0.1), 0.1, **sam, gamma=0.75)
-    >>> updates, _ = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
-    >>> print(np.asarray(updates).round(3))
-    [-0.28 -0.34]
+    >>> import asam_jax, optax
+    >>> tx = asam_jax.decoupled_wsam(optax.adam(1e-3), learning_rate=1e-3, rho=0.5)
     """
     base = _checks.base_optimizer(base)
     _checks.number("gamma", gamma, 0.0, 1.0)

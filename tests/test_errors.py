@@ -42,9 +42,7 @@ MAKERS = {
     "sam": functools.partial(asam_jax.sam, SGD),
     "alternating": functools.partial(asam_jax.alternating, SGD),
     "decoupled_wsam": functools.partial(asam_jax.decoupled_wsam, SGD, 0.1),
-    "momentum_ascent": functools.partial(
-        asam_jax.momentum_ascent, W, optax.sgd(0.1, momentum=0.9).init(W)
-    ),
+    "momentum_ascent": functools.partial(asam_jax.momentum_ascent, W, W),
     "sharpness": functools.partial(asam_jax.sharpness, loss),
     "maximizer": functools.partial(asam_jax.maximizer, loss),
 }

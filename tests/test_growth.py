@@ -62,7 +62,7 @@ def eps(leaves, **options):
 
 def momentum(leaves):
     along = functools.partial(asam_jax.momentum_ascent, rho=0.5)
-    return compiled(along, network(leaves), BASE.init(network(leaves)))
+    return compiled(along, network(leaves), network(leaves))
 
 
 def of(function):

@@ -71,8 +71,8 @@ def test_wsam_rounds_bfloat16_once():
 
 def test_a_momentum_that_float16_cannot_hold():
     w = jnp.array([3.0, 4.0], jnp.float16)
-    state = optax.TraceState(jnp.array([3e-9, 4e-9], jnp.float32)), optax.EmptyState()
-    at = asam_jax.momentum_ascent(w, state, rho=0.5, operator=asam_jax.identity())
+    momentum = jnp.array([3e-9, 4e-9], jnp.float32)
+    at = asam_jax.momentum_ascent(w, momentum, rho=0.5, operator=asam_jax.identity())
     np.testing.assert_allclose(at, np.array([3.3, 4.4], np.float16))
     assert at.dtype == jnp.float16
 

@@ -69,7 +69,7 @@ def test_what_is_remembered_and_the_ascent_along_it():
         assert bool(jnp.any(updates["kernel"])) == (factor == 1.0)
     expected = jax.tree.map(lambda g: 0.5 * g, many.gradient(PARAMS, X, Y))
     many.close(state[0].direction, expected)
-    chex.assert_tree_all_finite(asam_jax.momentum_ascent(PARAMS, state, rho=0.5))
+    chex.assert_tree_all_finite(asam_jax.momentum_ascent(PARAMS, state[0].direction, rho=0.5))
 
 
 @pytest.mark.parametrize("name", ["exact", "LookSAM", "decoupled WSAM"])

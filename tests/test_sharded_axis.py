@@ -127,7 +127,7 @@ def test_gradients_that_are_remembered():
 
     def ascended(params, grads):
         _, state = tx.update(grads, tx.init(params))
-        return asam_jax.momentum_ascent(params, state, rho=0.5, sharded_axis_name="model")
+        return asam_jax.momentum_ascent(params, state.direction, rho=0.5, sharded_axis_name="model")
 
     at = mapped(ascended, (SPECS, SPECS), SPECS)(params, grads)
     many.close(at, perturbed(params, grads, 0.5))

@@ -98,10 +98,7 @@ def compiled(net, operator):
     """Every measure that is built on T_w, compiled once; one step's are those of groups."""
     loss = NETS[net][0]
     shared = {"rho": 0.2, "operator": operator}
-    found = {
-        f"p={p}": asam_jax.sharpness(loss, p=p, steps=3, restarts=1, **shared)
-        for p in (2, math.inf)
-    }
+    found = {f"p={p}": asam_jax.sharpness(loss, p=p, steps=3, **shared) for p in (2, math.inf)}
     found["groups"] = asam_jax.sharpness(loss, m=2, **shared)
     average = asam_jax.average_sharpness(loss, sigma=0.1, samples=4, operator=operator)
     found["average"] = lambda w, batch: average(w, batch, jax.random.key(3))

@@ -74,11 +74,6 @@ def gsam(memory, number, w, batch, alpha=0.3):
     return mix(new, -alpha, orthogonal(batch.gradient(w), new))
 
 
-def gsam_of_the_loss(memory, number, w, batch, alpha=0.3):
-    g = batch.gradient(w)
-    return mix(g, alpha, orthogonal(batch.second(w), g))
-
-
 def stable(memory, number, w, batch):
     g, new = batch.gradient(w), batch.second(w)
     return mix(zeros(w), np.sqrt(dot(g, g) / dot(new, new)), new)
@@ -101,10 +96,6 @@ VARIANTS = {
     "every third": (each_third, dict(every=3)),
     "LookSAM": (looksam, dict(every=3, descent=asam_jax.looksam_descent(0.4))),
     "GSAM": (gsam, dict(descent=asam_jax.gsam_descent(0.3))),
-    "GSAM of the loss": (
-        gsam_of_the_loss,
-        dict(descent=asam_jax.gsam_descent(0.3, minimize_fp=False)),
-    ),
     "Stable SAM": (stable, dict(descent=asam_jax.stable_descent())),
     "WSAM": (wsam, dict(descent=asam_jax.wsam_descent(0.7))),
     "Friendly SAM": (friendly, dict(ascent=asam_jax.friendly_ascent(0.8, 0.6))),

@@ -101,7 +101,7 @@ def step(given: Problem, name: str) -> tuple[Callable[..., Any], Any]:
 
         at, extra = params, {}
         if name == "momentum":
-            at = asam_jax.momentum_ascent(params, state, rho=RHO)
+            at = asam_jax.momentum_ascent(params, optax.tree.get(state, "mu"), rho=RHO)
         elif name == "own eps":
             at = jax.lax.pcast(params, AXIS, to="varying")
         grads, new = jax.grad(given.loss, has_aux=True)(at, rest, batch)

@@ -15,23 +15,24 @@ SMALLEST_IMAGE = 2  # the convolutional one's pooling
 
 
 class Cnn(nnx.Module):
-    """Three 3x3 convolutions with BatchNorm and relu, halved after the first, mean, dense layer."""
+    """Three 3x3 convolutions, BatchNorm if any, relu, halved after the first, mean, dense layer."""
 
     widths = (16, 32, 64)
 
-    def __init__(self, num_classes: int, in_features: int, **kw):
+    def __init__(self, num_classes: int, in_features: int, norm: bool, **kw):
         convs, norms = [], []
         for out in self.widths:
-            convs.append(conv(in_features, out, 3, **kw))
-            norms.append(BatchNorm(out, **kw))
+            convs.append(conv(in_features, out, 3, use_bias=not norm, **kw))
+            norms += [BatchNorm(out, **kw)] * norm
             in_features = out
         self.convs, self.norms = nnx.List(convs), nnx.List(norms)
         self.dense = linear(in_features, num_classes, **kw)
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
         x = images_BxHxWxC
-        for index, (layer, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = jax.nn.relu(norm(layer(x)))
+        for index, layer in enumerate(self.convs):
+            x = layer(x)
+            x = jax.nn.relu(self.norms[index](x) if self.norms else x)
             if index == 0:
                 x = max_pool(x, 2, 2)
         return self.dense(global_mean(x))
@@ -58,9 +59,9 @@ class Mlp(nnx.Module):
 
 
 def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype):
-    if name == "cnn":
-        return Cnn(num_classes, in_features, rngs=rngs, dtype=dtype)
+    if name != "mlp":
+        return Cnn(num_classes, in_features, norm=name == "cnn", rngs=rngs, dtype=dtype)
     return Mlp(num_classes, image_shape, rngs=rngs, dtype=dtype)
 
 
-MODELS = dict.fromkeys(("mlp", "cnn"), (build, SMALLEST_IMAGE))
+MODELS = dict.fromkeys(("mlp", "cnn", "cnn_without_norm"), (build, SMALLEST_IMAGE))

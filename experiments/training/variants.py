@@ -200,15 +200,24 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
             direction, memory = _steady(variant.steady).update(direction, memory)
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
-        source = (asam_jax.typing.RememberState(direction), state.opt_state)
+    elif variant.momentum:
+        direction = optax.tree.scale(variant.momentum, _momentum(state.opt_state))
     else:
-        source = (memory, state.opt_state)
-    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
-    at = asam_jax.momentum_ascent(state.params, source, **_region(spec, rho), **how)
+        direction = memory.direction
+    if variant.contrast:
+        share = -variant.contrast
+        direction = optax.tree.add_scale(direction, share, _momentum(state.opt_state))
+    at = asam_jax.momentum_ascent(state.params, direction, **_region(spec, rho))
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
     return result, grads, memory
+
+
+def _momentum(opt_state: Any) -> Any:
+    """SGD's momentum, or else the mean of gradients that Adam keeps."""
+    trace = optax.tree.get(opt_state, "trace")
+    return optax.tree.get(opt_state, "mu") if trace is None else trace
 
 
 def _transformation(spec: StepSpec, variant: Variant, rho, weight):
