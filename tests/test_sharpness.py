@@ -80,7 +80,7 @@ def test_many_steps_find_the_maximum_of_a_dense_search(p):
         w = np.random.default_rng(seed).normal(size=2).astype(np.float32)
         highest = search(w + scales(SHIFTED, w).astype(np.float32) * region, X[:, :2]).max()
         found.append(float(measure(w, X[:, :2]) / (highest - wavy(w, X[:, :2]))))
-    assert max(found) < 1.01 and sorted(found)[1] > 0.95, found
+    assert max(found) < 1.01 and sorted(found)[1] > 0.9, found
 
 
 @pytest.mark.parametrize("steps", [1, 3])

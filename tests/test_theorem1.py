@@ -90,7 +90,7 @@ NETS = {
     "relu": (relu_loss, relu_net(), (X, Y), rescale_units),
     "conv": (conv_loss, conv_net(), IMAGES, rescale_filters),
 }
-CASES = [("relu", ALL), ("conv", ALL), ("conv", FILTERS)]
+CASES = [("relu", ALL), ("conv", FILTERS)]
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def measures(net, operator, w):
     return {name: float(f(w, batch)) for name, f in compiled(net, operator).items()}
 
 
-@pytest.mark.parametrize(("net", "operator"), CASES, ids=["relu", "conv", "filters"])
+@pytest.mark.parametrize(("net", "operator"), CASES, ids=["relu", "conv"])
 @settings(max_examples=10)
 @given(log_factors=exponents)
 def test_adaptive_sharpness_is_invariant(net, operator, log_factors):
@@ -123,19 +123,14 @@ def test_adaptive_sharpness_is_invariant(net, operator, log_factors):
         assert min(abs(value) for value in expected.values()) > 1e-5
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_plain_sharpness_moves(net):
+SOME = asam_jax.elementwise(0.1, adapt=asam_jax.all_leaves)
+VARY = [("relu", asam_jax.identity()), ("conv", asam_jax.identity())]
+VARY += [("relu", SOME), ("relu", asam_jax.elementwise(0.0))]
+
+
+@pytest.mark.parametrize(("net", "operator"), VARY, ids=["relu", "conv", "eta", "unscaled bias"])
+def test_plain_sharpness_a_positive_eta_and_an_unscaled_bias_are_not(net, operator, x64):
     loss, w, batch, rescale = NETS[net]
-    with jax.enable_x64(True):
-        sharpness = asam_jax.sharpness(loss, rho=0.2, operator=asam_jax.identity())
-        for factor in (0.3, 3.0):
-            other = rescale(w, factor ** np.linspace(-1, 1, 8))
-            assert abs(sharpness(other, batch) / sharpness(w, batch) - 1) > 1e-4
-
-
-def test_a_positive_eta_and_an_unscaled_bias_break_the_invariance(x64):
-    loss, w, batch, rescale = NETS["relu"]
     other = rescale(w, np.exp(np.linspace(-1, 1, 8)))
-    for operator in (asam_jax.elementwise(0.1, adapt=asam_jax.all_leaves), asam_jax.elementwise(0)):
-        sharpness = asam_jax.sharpness(loss, rho=0.2, operator=operator)
-        assert abs(sharpness(other, batch) / sharpness(w, batch) - 1) > 1e-3
+    sharpness = asam_jax.sharpness(loss, rho=0.2, operator=operator)
+    assert abs(sharpness(other, batch) / sharpness(w, batch) - 1) > 1e-3
