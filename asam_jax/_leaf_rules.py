@@ -13,15 +13,14 @@ import numpy as np
 
 from asam_jax.typing import KeyPath
 
+_UNNAMED = jax.tree_util.FlattenedIndexKey
 _BOXES = {jax.tree_util.GetAttrKey(name) for name in ("value", "array", "data_array")}
 
 
 def _keys(path: KeyPath) -> list[Any]:
     """The names and indices on a path, the leaf's own last."""
     keys = list(path)
-    while len(keys) > 1 and (
-        keys[-1] in _BOXES or isinstance(keys[-1], jax.tree_util.FlattenedIndexKey)
-    ):
+    while len(keys) > 1 and (keys[-1] in _BOXES or isinstance(keys[-1], _UNNAMED)):
         keys.pop()
     return [getattr(k, "name", getattr(k, "key", getattr(k, "idx", k))) for k in keys]
 

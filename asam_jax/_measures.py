@@ -171,8 +171,7 @@ def average_sharpness(
       samples: draws of eps, at least 1. Each costs a loss; L(w) one more.
 
     Returns:
-      A function of (params, batch, key), key one of jax.random, that returns a scalar like that of
-      `sharpness`.
+      A function of (params, batch, key), key one of jax.random, like that of `sharpness`.
 
     >>> import asam_jax, jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))

@@ -71,13 +71,10 @@ def mean(terms: Iterable[PyTree]) -> PyTree:
 
 
 class RadiusProfile(NamedTuple):
-    """What `radius_profile` measures at R radii.
+    """What `radius_profile` measures.
 
-    Attributes:
-      rise: L(w + eps) - L(w) at each radius, of shape [R].
-      linear: rho ||T_w g||_q, the same for the loss's linearisation, of shape [R].
-      slope: ||T_w g||_q, the increase to first order for each unit of rho, a scalar.
-      loss: L(w), a scalar.
+    The increases of the loss and of its linearisation at R radii, of shape [R]; the slope
+    ||T_w g||_q and the loss L(w), scalars.
     """
 
     rise: jax.Array

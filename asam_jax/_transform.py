@@ -69,8 +69,7 @@ def sharpness_aware(
         first. None: each device has its own eps; equal to axis_name: one eps for all.
       sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
 
-    Returns:
-      A transformation. Its state is a `typing.SharpnessAwareState`.
+    Returns a transformation whose state is a `typing.SharpnessAwareState`.
 
     Raises:
       ValueError: as `perturbation`; if every < 1; in update, if grad_fn or params is missing, an

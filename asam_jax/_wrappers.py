@@ -41,9 +41,8 @@ def alternating(
       rho: the radius, a scalar of at least 0, or an optax schedule of complete steps.
       operator: see `sharpness_aware`, as for p, sharded_axis_name and the errors.
 
-    Returns:
-      A transformation. Its state, a `typing.AlternatingState`, holds one copy of the parameters.
-      Its updates have the parameters' dtype, or the gradient's where that is wider.
+    The state, a `typing.AlternatingState`, holds one copy of the parameters. Updates have the
+    parameters' dtype, or the gradient's where that is wider.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))

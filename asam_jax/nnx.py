@@ -45,9 +45,6 @@ def value_and_grad(
       loss_fn's other arguments that returns `(value, grads)`, or `((value, aux), grads)`. grads is
       like `nnx.state(model, wrt)`: `nnx.Optimizer(model, tx, wrt=wrt).update(model, grads)`.
 
-    Raises:
-      ValueError: as `asam_jax.value_and_grad`, and if wrt selects nothing in the model.
-
     >>> import asam_jax.nnx, jax.numpy as jnp, optax
     >>> from flax import nnx
     >>> model = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
