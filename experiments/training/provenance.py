@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("asam-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+import asam_jax
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def command() -> str:
@@ -25,28 +28,17 @@ def stamp() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    own = {"python": platform.python_version(), "asam-jax": asam_jax.__version__}
+    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def device() -> dict[str, Any]:
     """The device that computes, and how many processors the host has."""
     first, name = jax.devices()[0], jax.devices()[0].device_kind
-    if first.platform == "cpu":  # the host processor's own name, where the system tells it
-        try:
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-        except OSError:
-            lines = []
-        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        name = next(names, platform.processor() or "cpu")
-    return {"platform": first.platform, "kind": name, "processors": _processors()}
-
-
-def _processors() -> int:
+    told = Path("/proc/cpuinfo")
+    if first.platform == "cpu" and told.exists():  # the host processor's own name
+        found = re.search(r"^model name\s*: (.*)$", told.read_text(), re.MULTILINE)
+        name = found[1] if found else name
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return {"platform": first.platform, "kind": name, "processors": processors}

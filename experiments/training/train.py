@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.config.run import Run
 from experiments.datasets.source import Dataset
-from experiments.training import processes, radius_rule, reused_direction
+from experiments.training import processes, radius_rule
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.loop import Loop
 from experiments.training.spec import TrainState
@@ -76,8 +76,7 @@ def train(
             keep(epoch + 1, state)
     summary = _summary(state, history, stored_history()["seconds"])
     if ruled:
-        cost += radius_rule.cost(run) / step
-        summary["gradients_per_step"] = round(summary.get("gradients_per_step", cost), 4)
+        summary["gradients_per_step"] = round(cost + radius_rule.cost(run) / step, 4)
     return summary
 
 
@@ -96,15 +95,12 @@ def _epoch_record(loop: Loop, state: TrainState, seen: int, tested: bool) -> dic
 
 def _summary(state: TrainState, history: list[dict], seconds: float) -> dict[str, Any]:
     epochs = {name: [row[name] for row in history] for name in history[0]}
-    cost = reused_direction.gradients_per_step(state.memory, state.step)
-    measured = {} if cost is None else {"gradients_per_step": float(cost)}
     return {
         "test_accuracy_final": epochs["test_accuracy"][-1],
         "test_accuracy_max": max(a for a in epochs["test_accuracy"] if a is not None),
         "params_sha256": sha256(state.params),
         "wall_seconds": round(seconds, 2),
         "metrics": epochs,
-        **measured,
     }
 
 

@@ -9,10 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 import asam_jax
-from experiments.training import reused_direction
 from experiments.training.spec import Hyper, StepSpec, TrainState
 
 
@@ -23,9 +21,7 @@ class Variant:
     text: str
     every: int = 1  # perturbs at every so many steps
     during: tuple[float, float] = (0.0, 1.0)  # and in this share of the training only
-    reuses_direction: bool = False  # perturbs along the last direction for as long as that is good
     subset: int = 1  # perturbs along the gradient of 1 / subset of the batch
-    steady: float | None = None  # decay of the average of the first gradients
     remembers: float | None = None  # decay of the average of last gradients, alone or with a subset
     contrast: float = 0.0  # how much of the momentum is taken away from the direction
     momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
@@ -64,12 +60,10 @@ VARIANTS = {
     "late": Variant("perturbs in the last quarter", during=_LATE),
     "early4": Variant("perturbs at every 4th step of the first quarter", every=4, during=_EARLY),
     "late4": Variant("perturbs at every 4th step of the last quarter", every=4, during=_LATE),
-    "stale": Variant("along an old direction, anew at a low cosine", reuses_direction=True),
     "look4": Variant("LookSAM, k = 4", every=4, descent=_LOOK),
     "look16": Variant("LookSAM, k = 16", every=16, descent=_LOOK),
     "part4": Variant("along the gradient of 1/4 of the batch", subset=4),
     "part16": Variant("along the gradient of 1/16 of the batch", subset=16),
-    "part16-steady": Variant("along 1/16 of the batch, averaged", subset=16, steady=0.5),
     "part16-last": Variant(
         "along 1/16 of the batch plus the last gradient", subset=16, remembers=0.0
     ),
@@ -102,12 +96,8 @@ def gradients_per_step(method: str, variant: str = EXACT) -> float:
 def init(spec: StepSpec, params: Any) -> Any:
     """What a variant remembers from step to step; nothing for most."""
     variant = VARIANTS[spec.run.variant]
-    if variant.reuses_direction:
-        return reused_direction.init(params)
     if variant.remembers is not None:
         return asam_jax.remember(variant.remembers).init(params)
-    if variant.steady is not None:
-        return _steady(variant.steady).init(params)
     if spec.run.variant == EXACT or variant.one_gradient or variant.subset > 1:
         return ()
     return _transformation(spec, variant, 0.0, 0.0).init(params)
@@ -132,14 +122,6 @@ def gradient(
         return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
         return *_exact(spec, loss_fn, rho)(state.params, state.rest), state.memory
-    if variant.reuses_direction:
-        return reused_direction.gradient(
-            state.memory,
-            state.params,
-            lambda params: loss_fn(params, state.rest),
-            lambda grads: asam_jax.perturbation(state.params, grads, **_region(spec, rho)),
-            perturb,
-        )
     if variant.one_gradient or variant.subset > 1:
         return _at_another_direction(spec, variant, state, rho, loss_fn, subset_fn)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
@@ -196,8 +178,6 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
     memory: Any = state.memory
     if variant.subset > 1:
         direction = jax.grad(subset_fn, has_aux=True)(state.params, state.rest)[0]
-        if variant.steady is not None:
-            direction, memory = _steady(variant.steady).update(direction, memory)
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
         source = (asam_jax.typing.RememberState(direction), state.opt_state)
@@ -220,7 +200,3 @@ def _transformation(spec: StepSpec, variant: Variant, rho, weight):
         descent=variant.descent(weight) if variant.descent else None,
     )
 
-
-def _steady(decay: float) -> optax.GradientTransformation:
-    # eps does not depend on the direction's length, so its bias needs no correction.
-    return optax.ema(decay, debias=False)
