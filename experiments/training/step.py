@@ -63,6 +63,7 @@ def train_step(
 def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper):
     position, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
     loss_fn = _loss_fn(spec, hyper)
+    hyper = variants.at_step(spec, hyper, state.step)
     subset = spec.local_batch // variants.VARIANTS[spec.run.variant].subset
     (loss, (rest, correct)), grads, memory = variants.gradient(
         spec,
