@@ -114,6 +114,8 @@ class Run:
     """rise: rho, from --rho on, is set ten times such that the loss rises by the target."""
     target: float = _field(0.0, "data", 0, later=0.0)
     """What the loss is to rise by."""
+    weight_noise: int = _field(0, "data", 0, later=0)
+    """Draws of noise on the final weights, under which the test accuracy is measured, too."""
     test_every: int = _field(1, "data", 1, later=1)
     """Epochs between two tests."""
     devices: Filled[int] = _field(None, "program", 1)

@@ -111,8 +111,7 @@ def init(spec: StepSpec, params: Any) -> Any:
         return asam_jax.remember(variant.remembers).init(params)
     if variant.steady is not None:
         return _steady(variant.steady).init(params)
-    stateless = spec.run.variant == EXACT or variant.budget
-    if stateless or variant.one_gradient or variant.subset > 1:
+    if spec.run.variant == EXACT or variant.one_gradient or variant.subset > 1 or variant.budget:
         return ()
     return _transformation(spec, variant, 0.0, 0.0).init(params)
 
@@ -206,7 +205,7 @@ def _with_both_statistics(spec: StepSpec, state: TrainState, rho, loss_fn: LossF
 
 
 def _within_budget(spec: StepSpec, state: TrainState, hyper: Hyper, loss_fn: LossFn):
-    """LE-SAM (arXiv 2605.10183): rho = min(weight / ||T_w g||_q, the run's rho) at every step."""
+    """LE-SAM, arXiv 2605.10183: rho = min(weight / ||T_w g||_q, the run's rho)."""
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
     unit = asam_jax.perturbation(state.params, grads, **_region(spec, 1.0))
     slope = jnp.maximum(optax.tree.vdot(grads, unit), jnp.finfo(jnp.float32).tiny)
