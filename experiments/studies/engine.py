@@ -58,6 +58,7 @@ def tuning(what: Study, choices: Choices) -> list[Run]:
         _run({**settings_of(what, problem, arm, choices), **problem.tuning, **one}, arm, seed)
         for problem, arm in itertools.product(what.problems, what.arms)
         if arm.name in judged and not (arm.origin and problem.origin)
+        if problem.judges or not arm.joint
         for one in arm.candidates()
         for seed in range(what.seeds, what.seeds + what.tuning_seeds)
     ]
@@ -138,7 +139,7 @@ def _jointly(what: Study, arm: Arm, scores) -> Choices:
     """The candidate that keeps most of the best arm's gain where it keeps least."""
     kept: dict[tuple, list[float]] = {}
     judged = 0
-    for problem in what.problems:
+    for problem in (one for one in what.problems if one.judges):
         means = scores.get((problem.name, arm.name), {})
         plain = scores.get((problem.name, what.references[0]), {}).get((), None)
         rivals = [scores.get((problem.name, one.name), {}) for one in what.arms if not one.joint]

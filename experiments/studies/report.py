@@ -192,7 +192,8 @@ def wide_table(what: Study, rows: list[Row]) -> str:
     for problem in problems:
         found = [row for row in rows if row.problem.name == problem]
         of = _by_arm(found)
-        line = [problem]
+        judges = found[0].problem.judges
+        line = [problem + " (chosen here)" * judges]
         for name in arms:
             if name not in of:
                 line.append("-")
@@ -203,12 +204,14 @@ def wide_table(what: Study, rows: list[Row]) -> str:
             words += [f"({row.words})"] * (row.words != "-")
             words += [paired(row.group, first.group)] if first and first is not row else []
             if share != "-":
-                shares[name].append(float(share))
+                shares[name] += [float(share)] * (not judges)
                 words.append(f"keeps {share}")
             line.append(" ".join(words))
         cells.append(line)
     if what.share:
+        where = " elsewhere" * any(problem.judges for problem in what.problems)
         for word, of_all in (("worst share", min), ("mean share", statistics.mean)):
+            word += where
             cells.append([word, *(f"{of_all(s):.2f}" if s else "-" for s in shares.values())])
     return markdown(["problem", *(f"{name}, %" for name in arms)], cells)
 

@@ -10,7 +10,6 @@ from experiments.config.errors import ConfigError
 from experiments.config.run import Run, check, one_of
 from experiments.datasets.source import source
 from experiments.training import optimizers
-from experiments.training.radius_rule import RULES
 from experiments.training.variants import EXACT, VARIANTS
 
 # A step of SGD costs one gradient, one of SAM or ASAM two: the paper gives SGD twice the epochs.
@@ -36,7 +35,6 @@ def resolve(run: Run) -> Run:
     check(run)
     one_of("model", run.model or "mlp", models.names())
     one_of("variant", run.variant, VARIANTS)
-    one_of("radius_rule", run.radius_rule, ("fixed", *RULES))
     if run.precision is not None and run.precision != precision_of_jax():
         one_of("precision", run.precision, ("default", "high", "highest"))
     devices = 1 if run.devices is None else run.devices
@@ -86,7 +84,6 @@ def _check_together(run: Run) -> None:
     """Raises for fields that exclude each other."""
     rule, where = run.radius_rule, f"for method {run.method!r} on {run.devices}."
     alone = run.method == "sgd" or run.devices > 1
-    least = 1.0 if rule == "departure" else 0.0
     script = run.recipe == "script"
     for wrong, said in (
         (
@@ -100,9 +97,9 @@ def _check_together(run: Run) -> None:
             f"out {where}",
         ),
         (
-            rule != "fixed" and not (run.rho > 0 and run.target > least),
+            rule != "fixed" and not (run.rho > 0 and run.target > 0),
             f"radius_rule={rule!r} aims at target={run.target!r} from rho={run.rho!r} on; give a "
-            f"--target above {least:g} and a --rho above 0.",
+            f"--target above 0 and a --rho above 0.",
         ),
         (
             script and (source(run.dataset).script is None or run.devices > 1),

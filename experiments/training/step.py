@@ -54,6 +54,7 @@ def train_step(
     """One step of SGD, SAM or ASAM on the state's next batch; returns its loss, too."""
     position, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
     loss_fn = _loss_fn(spec, hyper)
+    hyper = variants.at_step(spec, hyper, state.step)
     variant = variants.VARIANTS[spec.run.variant]
     subset = spec.local_batch // variant.subset
     perturb = spec.perturb

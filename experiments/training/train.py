@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.config.run import Run
 from experiments.datasets.source import Dataset
-from experiments.training import processes, radius_rule
+from experiments.training import processes, radius_rule, weight_noise
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.loop import Loop
 from experiments.training.spec import TrainState
@@ -75,6 +75,8 @@ def train(
         if keep is not None:
             keep(epoch + 1, state)
     summary = _summary(state, history, stored_history()["seconds"])
+    if run.weight_noise:
+        summary["weight_noise_accuracy"] = weight_noise.accuracies(loop, state, run.weight_noise)
     if ruled:
         summary["gradients_per_step"] = round(cost + radius_rule.cost(run) / step, 4)
     return summary

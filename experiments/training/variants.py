@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import asam_jax
 from experiments.training.spec import Hyper, StepSpec, TrainState
@@ -27,6 +28,7 @@ class Variant:
     momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
     descent: Callable[..., Any] | None = None  # a rule of asam_jax, with the run's weight
     friendly: bool = False  # perturbs along the batch's own part of the gradient
+    budget: bool = False  # rho from what the linearised loss rises by, the run's weight
 
     @property
     def one_gradient(self) -> bool:
@@ -83,7 +85,9 @@ VARIANTS = {
     "gsam": Variant("GSAM", descent=_GSAM),
     "wsam": Variant("WSAM", descent=_WSAM),
     "friendly": Variant("Friendly SAM", friendly=True),
+    "le-sam": Variant("LE-SAM", budget=True),
 }
+_ANNEALED = 0.2  # of the training, at its end, over which LE-SAM's weight falls to 0
 # (params, rest) -> (loss, auxiliary output)
 LossFn = Callable[[Any, Any], tuple[jax.Array, Any]]
 
@@ -98,9 +102,17 @@ def init(spec: StepSpec, params: Any) -> Any:
     variant = VARIANTS[spec.run.variant]
     if variant.remembers is not None:
         return asam_jax.remember(variant.remembers).init(params)
-    if spec.run.variant == EXACT or variant.one_gradient or variant.subset > 1:
+    if spec.run.variant == EXACT or variant.one_gradient or variant.subset > 1 or variant.budget:
         return ()
     return _transformation(spec, variant, 0.0, 0.0).init(params)
+
+
+def at_step(spec: StepSpec, hyper: Hyper, step: jax.Array) -> Hyper:
+    """The hyper-parameters of a step; LE-SAM's weight falls to 0 along a cosine at the end."""
+    if not VARIANTS[spec.run.variant].budget:
+        return hyper
+    left = jnp.clip((1 - step / hyper["total_steps"]) / _ANNEALED, 0.0, 1.0)
+    return hyper | {"weight": hyper["weight"] * 0.5 * (1 - jnp.cos(jnp.pi * left))}
 
 
 def gradient(
@@ -122,6 +134,8 @@ def gradient(
         return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
         return *_exact(spec, loss_fn, rho)(state.params, state.rest), state.memory
+    if variant.budget:
+        return *_within_budget(spec, state, hyper, loss_fn), state.memory
     if variant.one_gradient or variant.subset > 1:
         return _at_another_direction(spec, variant, state, rho, loss_fn, subset_fn)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
@@ -171,6 +185,16 @@ def _with_both_statistics(spec: StepSpec, state: TrainState, rho, loss_fn: LossF
     at = jax.tree.map(jnp.add, state.params, eps)
     grads, (rest, _) = jax.grad(loss_fn, has_aux=True)(at, rest)
     return (loss, (rest, correct)), grads
+
+
+def _within_budget(spec: StepSpec, state: TrainState, hyper: Hyper, loss_fn: LossFn):
+    """LE-SAM, arXiv 2605.10183: rho = min(weight / ||T_w g||_q, the run's rho)."""
+    result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
+    unit = asam_jax.perturbation(state.params, grads, **_region(spec, 1.0))
+    slope = jnp.maximum(optax.tree.vdot(grads, unit), jnp.finfo(jnp.float32).tiny)
+    rho = jnp.minimum(hyper["weight"] / slope, hyper["rho"])
+    at = jax.tree.map(lambda w, e: w + rho * e, state.params, unit)
+    return result, jax.grad(loss_fn, has_aux=True)(at, state.rest)[0]
 
 
 def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_fn, subset_fn):
