@@ -10,7 +10,9 @@ import jax
 from tqdm import tqdm
 
 from experiments.reporting.precision import in_words
+from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
+from experiments.training.loop import CPU_OPTIONS
 
 Record = dict[str, Any]
 
@@ -21,8 +23,10 @@ class Program:
     The state is donated, so that a step holds one copy of it, as in training.
     """
 
-    def __init__(self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int, options: Any):
-        self.state, self.makes = jax.tree.map(jax.numpy.array, state), makes
+    def __init__(self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int = 1):
+        self.makes = makes
+        self.state = jax.tree.map(jax.numpy.array, state)
+        options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
         jitted = {call: jax.jit(call, donate_argnums=0) for call in dict.fromkeys(calls)}
         compiled = {call: f.lower(state).compile(options) for call, f in jitted.items()}
         self.calls = [compiled[call] for call in calls]
@@ -83,8 +87,7 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 def origin(**more: Any) -> Record:
     """Where a line comes from: the command, versions, the device."""
-    shared = dict(command=provenance.command(), device=provenance.device())
-    return shared | dict(versions=provenance.versions()) | more
+    return provenance.stamp() | more
 
 
 def store(workdir: Path, records: list[Record], *names: Any) -> None:
@@ -99,6 +102,11 @@ def measured_on(record: Record) -> str:
     """'Intel(R) Xeon(R) (2 processors), JAX 0.10.2'."""
     device = record["device"]
     return f"{device['kind']} ({device['processors']} processors), JAX {record['versions']['jax']}"
+
+
+def section(title: str, text: str, records: list[Record]) -> Section:
+    """A part of the report, with the commands that made it."""
+    return Section(title, f"{text}\n\n{commands_of(records)}")
 
 
 def grouped(workdir: Path, kind: str, *names: str) -> dict[str, list[Record]]:

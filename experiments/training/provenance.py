@@ -16,14 +16,10 @@ import asam_jax
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def command() -> str:
-    """The command line that this process was started with."""
-    return shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
-
-
 def stamp() -> dict[str, Any]:
-    """What every result line ends with."""
-    return {"command": command(), "versions": versions(), "device": device()}
+    """What every result line ends with: the command line of this process, versions, the device."""
+    command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
+    return {"command": command, "versions": versions(), "device": device()}
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from experiments.datasets.source import Dataset
 from experiments.training import loop, processes, provenance, result_lines, weights
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.resolve import resolve
-from experiments.training.spec import spec_of
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
 from experiments.training.variants import gradients_per_step
@@ -30,22 +29,24 @@ SECONDS_BETWEEN_LINES = 60.0  # of the progress, where nobody watches
 @contextlib.contextmanager
 def workdir_lock(workdir: Path) -> Iterator[None]:
     """Holds `workdir` for this process; a second one is refused at once."""
+    lock = filelock.FileLock(workdir / ".lock", blocking=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(workdir / ".lock", blocking=False):
-            yield
+        lock.acquire()
     except filelock.Timeout as error:
         raise ConfigError(
             f"workdir {str(workdir)!r} is in use by another process; wait for it, or give another "
             "with --workdir."
         ) from error
     except OSError as error:
-        if error.filename is None or workdir not in (p := Path(error.filename), *p.parents):
-            raise
         raise ConfigError(
             f"workdir {str(workdir)!r} cannot be written ({error.strerror}); give another with "
             "--workdir."
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run_all(
@@ -79,18 +80,13 @@ def run_all(
         ids = [run.run_id(datasets[run.dataset].fingerprint) for run in runs]
         processes.check_same("what they run", ids)
         checkpoints = options.workdir / "checkpoints"
-        checkpoints = checkpoints if kind == result_lines.RUN else checkpoints / kind
         finished = processes.from_leader(lambda: _finished(options.workdir, kind, checkpoints))
         todo = {i: run for i, run in zip(ids, runs, strict=True) if i not in finished}
         if len(todo) < len(set(ids)) and processes.leads():
             print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
-        bar = _progress(sum(gradients(run, datasets[run.dataset]) for run in todo.values()))
-        with bar:
+        with _progress(todo.values(), datasets) as bar:
             for run_id, run in todo.items():
-                bar.set_description(name_of(run.as_json()), refresh=sys.stderr.isatty())
-                keep = None
-                if keep_every is not None:
-                    keep = weights.keeper(options.workdir, run_id, keep_every, run.epochs)
+                bar.set_description(name_of(run.as_json()), refresh=False)
                 saved = Checkpoints(checkpoints / run_id, options.checkpoint_seconds)
                 prepared = arrays.prepare(datasets[run.dataset], run)
                 summary = train(
@@ -100,39 +96,33 @@ def run_all(
                     checkpoints=saved,
                     progress=bar.update,
                     stop=stop,
-                    keep=keep,
+                    keep=weights.keeper(options.workdir, run_id, keep_every, run.epochs),
                 )
                 record = {"kind": kind, "run_id": run_id, **run.as_json(), **summary}
                 finished[run_id] = record | _origin(prepared, loop_name)
                 if processes.leads():
                     result_lines.append(options.workdir, finished[run_id])
-                    say = bar.write if sys.stderr.isatty() else print
-                    say(sentence(finished[run_id]), file=sys.stderr)
+                    bar.write(sentence(finished[run_id]), file=sys.stderr)
                 saved.remove()
     return [finished[i] for i in ids]
 
 
-def gradients(run: Run, dataset: Dataset) -> float:
-    """Gradient evaluations of one run, the unit of cost: SGD's step costs one, SAM's two.
+def _progress(runs: Collection[Run], datasets: dict[str, Dataset]) -> tqdm:
+    """A bar with rate and time left on a terminal, a line now and then elsewhere.
 
-    One rate holds for all methods, so that the time left is honest.
+    It counts gradients, of which SGD's step takes one and SAM's two: one rate holds for all.
     """
-    steps = spec_of(run, dataset).steps(arrays.sizes(dataset, run)[0])
-    return run.epochs * steps * gradients_per_step(run.method, run.variant)
-
-
-def _progress(total: float) -> tqdm:
-    """A bar with rate and time left on a terminal, a line now and then elsewhere."""
-    watched = sys.stderr.isatty()
+    between = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+    epochs = [run.epochs * gradients_per_step(run.method, run.variant) for run in runs]
+    steps = [arrays.sizes(datasets[run.dataset], run)[0] // run.batch_size for run in runs]
     return tqdm(
-        total=total,
+        total=sum(a * b for a, b in zip(epochs, steps, strict=True)),
         unit="grad",
-        disable=not processes.leads() or total == 0,
-        mininterval=0.1 if watched else SECONDS_BETWEEN_LINES,
-        delay=0.0 if watched else SECONDS_BETWEEN_LINES,
+        disable=not processes.leads() or not runs,
+        mininterval=between,
         maxinterval=SECONDS_BETWEEN_LINES,
-        dynamic_ncols=watched,
-        leave=watched,
+        delay=between,
+        leave=False,
     )
 
 

@@ -26,7 +26,7 @@ def train(
     checkpoints: Checkpoints,
     progress: Callable[[float], Any],
     stop: StopRequest,
-    keep: Callable[[int, TrainState], None] | None = None,
+    keep: Callable[[int, TrainState], None],
 ) -> dict[str, Any]:
     """Trains a resolved run and returns what it came to.
 
@@ -40,7 +40,6 @@ def train(
     """
     loop = Loop(run, dataset, loop_name)
     per_epoch = loop.steps_per_epoch
-    seen = min(per_epoch * run.batch_size, len(dataset.train_labels))
     state: TrainState = loop.init()
     step, history, seconds_before, rho = 0, [], 0.0, run.rho
     found = checkpoints.restore(state)
@@ -70,10 +69,9 @@ def train(
             if pending:
                 raise pending
         tested = (epoch + 1) % run.test_every == 0 or epoch + 1 == run.epochs
-        record = _epoch_record(loop, state, seen, tested)
+        record = _epoch_record(loop, state, per_epoch * run.batch_size, tested)
         history.append(record | {"rho": round(rho, 5)} if ruled else record)
-        if keep is not None:
-            keep(epoch + 1, state)
+        keep(epoch + 1, state)
     summary = _summary(state, history, stored_history()["seconds"])
     if run.weight_noise:
         summary["weight_noise_accuracy"] = weight_noise.accuracies(loop, state, run.weight_noise)

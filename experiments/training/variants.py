@@ -223,4 +223,3 @@ def _transformation(spec: StepSpec, variant: Variant, rho, weight):
         ascent=asam_jax.friendly_ascent() if variant.friendly else None,
         descent=variant.descent(weight) if variant.descent else None,
     )
-

@@ -4,6 +4,7 @@ A file holds the leaves of the parameters and of what else evaluation needs (Bat
 statistics), in tree order.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,21 @@ def path_of(workdir: Path, run_id: str, epochs: int) -> Path:
     return workdir / "weights" / run_id / f"{epochs:04d}.npz"
 
 
-def save(path: Path, state: TrainState) -> None:
-    """Writes all arrays, or, when stopped midway, no file at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
-        np.savez(file, *jax.tree.leaves((state.params, state.rest)))
-    new.replace(path)
+def keeper(
+    workdir: Path, run_id: str, every: int | None, last: int
+) -> Callable[[int, TrainState], None]:
+    """What writes the weights of every so many epochs, and of the last; with None, of none."""
+
+    def keep(epochs: int, state: TrainState) -> None:
+        if every and (epochs % every == 0 or epochs == last):
+            path = path_of(workdir, run_id, epochs)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f".{path.name}.new")  # or, when stopped midway, no file at all
+            with new.open("wb") as file:
+                np.savez(file, *jax.tree.leaves((state.params, state.rest)))
+            new.replace(path)
+
+    return keep
 
 
 def load(path: Path, spec: ModelSpec) -> tuple[Any, Any]:
