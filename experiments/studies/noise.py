@@ -77,7 +77,7 @@ STUDIES = {
         ),
         problems=tuple(
             _problem(
-                f"mlp, {100 * level:g}% label noise, {'noisy' if noisy else 'true'} labels",
+                f"mlp, {100 * level:g}% label noise, {'noisy' if noisy else 'true'} labels judge",
                 dict(noisy_validation=noisy),
                 model="mlp",
                 label_noise=level,
