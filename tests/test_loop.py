@@ -1,13 +1,14 @@
 """The host's loop and the scan run the same step, of each variant: when it perturbs, its cost."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import asam_jax
 from experiments.training import loop as loops
-from experiments.training import radius_rule, reused_direction, runner, variants
-from experiments.training.radius_rule import RULES
+from experiments.training import radius_rule, reused_direction, runner, variants, weight_noise
 from experiments.training.step import epoch_order
 from experiments.training.stop import Stopped
 from experiments.training.variants import VARIANTS, Variant
@@ -142,8 +143,8 @@ def test_when_a_variant_perturbs_and_what_a_step_costs():
 RULED = dict(model="mlp", subset=256, rho=1.0)
 
 
-def ruled(rule="rise", target=0.3, **more):
-    return made(**(RULED | dict(radius_rule=rule, target=target, epochs=4) | more))
+def ruled(target=0.3, **more):
+    return made(**(RULED | dict(radius_rule="rise", target=target, epochs=4) | more))
 
 
 @pytest.mark.parametrize(("epochs", "times"), [(1, 1), (4, 4), (10, 10), (30, 10), (200, 10)])
@@ -154,22 +155,13 @@ def test_the_radius_is_chosen_before_the_first_epoch_and_ten_times_at_most(epoch
     assert not radius_rule.due(made(**RULED), 0)
 
 
-def test_each_rule_solves_for_its_own_quantity():
-    # L rises by rho + rho^2 where its linearisation rises by rho, from L(w) = 2.
-    radii = jnp.linspace(0.02, 2.0, 100)
-    profile = asam_jax.RadiusProfile(radii + radii**2, radii, jnp.float32(1), jnp.float32(2))
-    for name, target in (("rise", 0.75), ("relative", 0.375), ("linear", 0.5), ("departure", 1.5)):
-        np.testing.assert_allclose(RULES[name](profile, radii, target), 0.5, atol=1e-3)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_where_the_loss_overflows_the_radius_stays(rule):
+def test_where_the_loss_overflows_the_radius_stays():
     class Overflown:
         def profile(self, state, epoch, radii):
             nothing = jnp.full(len(radii), jnp.nan)
             return asam_jax.RadiusProfile(nothing, nothing, *[jnp.float32(jnp.nan)] * 2)
 
-    assert radius_rule.chosen(ruled(rule, 1.5), Overflown(), None, 0, 0.7) == 0.7
+    assert radius_rule.chosen(ruled(1.5), Overflown(), None, 0, 0.7) == 0.7
 
 
 def test_the_loss_rises_by_the_target_at_the_chosen_radius():
@@ -180,6 +172,36 @@ def test_the_loss_rises_by_the_target_at_the_chosen_radius():
     assert 0.25 < rho < 4.0
     found = loop.profile(state, 0, [rho])
     np.testing.assert_allclose(found.rise, [0.05], rtol=0.15)  # linear between coarse radii
+
+
+def test_le_sam_perturbs_to_where_the_linearised_loss_rises_by_the_weight():
+    """In one step: the gradient is that of asam at this radius, or at the largest."""
+    spec = loop_of(made_of("le-sam"))[0].spec
+    w = {"kernel": jnp.array([1.0, -2.0, 0.5])}
+    state = SimpleNamespace(params=w, rest=(), memory=())
+    loss = lambda params, rest: (jnp.sum(params["kernel"] ** 4), (rest, 0))  # noqa: E731
+    scales = asam_jax.elementwise()(w)["kernel"]
+    slope = jnp.linalg.norm(scales * 4 * w["kernel"] ** 3)
+    for largest, rho in ((1.0, 0.6 / slope), (1e-3, 1e-3)):
+        hyper = dict(rho=jnp.float32(largest), weight=jnp.float32(0.6))
+        _, found, _ = variants.gradient(spec, state, hyper, loss, loss)
+        expected = asam_jax.value_and_grad(loss, rho=rho, has_aux=True)(w, ())[1]
+        assert_near(found, expected, 1e-5, 1e-5)
+    total = dict(weight=jnp.float32(0.6), total_steps=jnp.float32(100))
+    weights = [variants.at_step(spec, total, step)["weight"] for step in (0, 80, 90, 100)]
+    np.testing.assert_allclose(weights, [0.6, 0.6, 0.3, 0.0], atol=1e-6)
+
+
+def test_weights_carry_noise_of_their_own_size():
+    w = {"a": jnp.full(10_000, 3.0), "b": jnp.linspace(-1.0, 1.0, 10_000)}
+    times = weight_noise.noisy(w, "multiplicative", 0.5, 0)
+    plus = weight_noise.noisy(w, "additive", 0.5, 0)
+    np.testing.assert_allclose(jnp.std(times["b"] / w["b"] - 1), 0.5, rtol=0.05)
+    for name, size in (("a", 3.0), ("b", 1 / 3**0.5)):
+        np.testing.assert_allclose(jnp.std(plus[name] - w[name]), 0.5 * size, rtol=0.05)
+    loop, _ = loop_of(made(**SMALL))
+    found = weight_noise.accuracies(loop, loop.init(), draws=2)
+    assert {len(levels) for levels in found.values()} == {len(weight_noise.LEVELS)}
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_radius_it_had(tmp_path):

@@ -73,12 +73,17 @@ STUDIES = {
         title="Radii chosen on noisy validation labels",
         question=(
             "Radii chosen as everywhere here, under true labels, and chosen by validation labels "
-            "of which 40% were drawn anew, as the training labels were."
+            "of which as many were drawn anew as of the training labels."
         ),
         problems=tuple(
-            _problem(f"{model}, {words}", dict(noisy_validation=noisy), model=model, epochs=epochs)
-            for model, epochs in (("mlp", 60), ("cnn", 30))
-            for noisy, words in ((False, "true labels"), (True, "noisy labels"))
+            _problem(
+                f"mlp, {100 * level:g}% label noise, {'noisy' if noisy else 'true'} labels judge",
+                dict(noisy_validation=noisy),
+                model="mlp",
+                label_noise=level,
+            )
+            for level in (0.2, 0.4, 0.6)
+            for noisy in (False, True)
         ),
         arms=ARMS[:3],
         references=("SGD",),
