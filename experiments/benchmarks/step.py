@@ -5,6 +5,7 @@ augmentation is left out, since it costs the same in all.
 """
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import variants
+from experiments.training import loop, variants
 from experiments.training.resolve import precision_of_jax
 from experiments.training.spec import ModelSpec, StepSpec
 from experiments.training.variants import EXACT, VARIANTS
@@ -81,6 +82,7 @@ def _exact() -> dict[str, tuple[optax.GradientTransformationExtraArgs, int]]:
 def programs(given: Problem, names: tuple[str, ...]) -> dict[str, Program]:
     """The exact steps, the variants of those names, then the bare parts."""
     loss, params, rest = given.part(1), given.params, given.rest
+    compiled = functools.partial(Program, options=loop.compiler_options(IMAGE_SHAPE))
 
     def call(tx: optax.GradientTransformationExtraArgs) -> Callable[[_Held], _Held]:
         def step(state: _Held) -> _Held:
@@ -93,9 +95,9 @@ def programs(given: Problem, names: tuple[str, ...]) -> dict[str, Program]:
 
     made = {}
     for name, (tx, calls) in _exact().items():
-        made[name] = Program((call(tx),) * calls, _Held(params, rest, tx.init(params)))
+        made[name] = compiled((call(tx),) * calls, _Held(params, rest, tx.init(params)))
     for name in names:
-        made[name] = _variant(given, name)
+        made[name] = compiled(*_variant(given, name))
 
     def gradient(state):
         (_, rest), grads = jax.value_and_grad(loss, has_aux=True)(*state[:2])
@@ -107,12 +109,12 @@ def programs(given: Problem, names: tuple[str, ...]) -> dict[str, Program]:
         return optax.apply_updates(params, updates), opt_state, grads
 
     small = jax.tree.map(lambda w: 1e-3 * w, params)
-    made[GRADIENT] = Program((gradient,), (params, rest, small))
-    made[UPDATE] = Program((update,), (params, base().init(params), small))
+    made[GRADIENT] = compiled((gradient,), (params, rest, small))
+    made[UPDATE] = compiled((update,), (params, base().init(params), small))
     return made
 
 
-def _variant(given: Problem, name: str) -> Program:
+def _variant(given: Problem, name: str) -> tuple[tuple[Callable[..., Any], ...], _Held, int]:
     """As training runs it: two programs where not every step perturbs, as the host loop has."""
     run = Run(normalization="elementwise", adapt="not_bias", eta=0.01, p=2.0, variant=name)
     run = dataclasses.replace(run, batch_size=1, devices=1, perturb="all")
@@ -132,7 +134,7 @@ def _variant(given: Problem, name: str) -> Program:
     memory = variants.init(spec, given.params)
     state = _Held(given.params, given.rest, tx.init(given.params), memory)
     calls = (call(True), *[call(False)] * (variant.every - 1))
-    return Program(calls, state, makes=variant.every)
+    return calls, state, variant.every
 
 
 def measure(options: Step) -> list[Record]:

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from experiments.reporting.precision import in_words
 from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
-from experiments.training.loop import CPU_OPTIONS
 
 Record = dict[str, Any]
 
@@ -23,12 +22,14 @@ class Program:
     The state is donated, so that a step holds one copy of it, as in training.
     """
 
-    def __init__(self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int = 1):
-        self.makes = makes
-        self.state = jax.tree.map(jax.numpy.array, state)
-        options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
+    def __init__(
+        self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int = 1, options: Any = None
+    ):
+        self.state, self.makes = jax.tree.map(jax.numpy.array, state), makes
+        started = time.perf_counter()
         jitted = {call: jax.jit(call, donate_argnums=0) for call in dict.fromkeys(calls)}
         compiled = {call: f.lower(state).compile(options) for call, f in jitted.items()}
+        self.compile_seconds = time.perf_counter() - started
         self.calls = [compiled[call] for call in calls]
 
     def __call__(self) -> float:
@@ -62,7 +63,7 @@ def timed(function: Callable[[], Any]) -> Callable[[], float]:
     return run
 
 
-def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def in_turns(runs: dict[str, Any], rounds: int) -> dict[str, list[float]]:
     """Seconds of each in every round: what disturbs the machine hits all of them alike.
 
     Each runs twice and counts once. After another's step the memory is cut for other buffers, and
@@ -95,7 +96,7 @@ def store(workdir: Path, records: list[Record], *names: Any) -> None:
     where = result_lines.platform(records[0])
     words = [records[0]["kind"], *map(str, names), *([] if where == "cpu" else [where])]
     result_lines.replace(workdir, records, f"{'_'.join(words)}.jsonl")
-    print(f"Result lines: {workdir / '_'.join(words)}.jsonl")
+    print(f"\nResult lines: {workdir / '_'.join(words)}.jsonl")
 
 
 def measured_on(record: Record) -> str:
@@ -113,8 +114,8 @@ def grouped(workdir: Path, kind: str, *names: str) -> dict[str, list[Record]]:
     """The stored lines of a kind by what was measured, 'resnet20, batch 128, float32'."""
     found: dict[str, list[Record]] = {}
     for record in result_lines.read_kind(workdir, kind):
-        words = [str(record[name]) for name in names]
-        words += [f"batch {record['batch_size']}", in_words(record)]
+        words = [*(str(record[name]) for name in names), f"batch {record['batch_size']}"]
+        words += [in_words(record)]
         if result_lines.platform(record) != "cpu":
             words.append(record["device"]["kind"])
         found.setdefault(", ".join(words), []).append(record)

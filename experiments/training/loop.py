@@ -36,8 +36,11 @@ CPU_OPTIONS: dict[str, Any] = {
     "LIBRARY_FUSION_TYPE_REDUCE",
     "xla_cpu_opt_preset": 2,
 }
-# On the digits, 8 pixels a side, a step is short as it is, and their results keep their bits.
-SMALLEST_IMAGE = 16
+
+
+def compiler_options(image_shape: tuple[int, int, int]) -> dict[str, Any] | None:
+    """For `jax.jit`; on the digits, 8 pixels a side, a step is short as it is."""
+    return CPU_OPTIONS if min(image_shape[:2]) >= 16 and jax.default_backend() == "cpu" else None
 
 
 def resolve(name: str, devices: int = 1) -> str:
@@ -182,8 +185,7 @@ def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
 
     One compilation for each spec; seeds, rho, learning rates and epochs are arguments.
     """
-    large = min(image_shape[:2]) >= SMALLEST_IMAGE and jax.default_backend() == "cpu"
-    compiled = partial(jax.jit, compiler_options=CPU_OPTIONS if large else None)
+    compiled = partial(jax.jit, compiler_options=compiler_options(image_shape))
 
     def mapped(function, in_specs, out_specs):
         if mesh.size == 1:

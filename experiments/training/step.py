@@ -28,7 +28,7 @@ def init(spec: ModelSpec, seed: jax.Array, optimizer: str = "sgd") -> TrainState
     """Fresh parameters and an empty momentum; what a variant remembers is `variants.init`'s."""
     key = _stream(seed, _INIT)
     _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
-    params = parameterization.coordinates(spec.parameterization, params)
+    params = parameterization.over(spec.parameterization, params, 1)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=params,
@@ -76,7 +76,7 @@ def train_step(
         hyper["weight_decay"],
         nesterov=spec.run.nesterov,
     )
-    grads = parameterization.for_sgd(spec.model.parameterization, grads)
+    grads = parameterization.over(spec.model.parameterization, grads, 2)
     updates, opt_state = base.update(grads, state.opt_state, state.params)
     rest, correct = _over_devices(spec, rest, correct)
     first = position == 0
