@@ -49,15 +49,10 @@ def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> N
       seeds: How many seeds, from the first on.
     """
     from experiments.training import processes as together
-    from experiments.training import resolve, runner
+    from experiments.training import runner
 
-    devices = together.join(processes, run.devices)
-    runs = [
-        dataclasses.replace(run, devices=devices, seed=seed)
-        for seed in range(run.seed, run.seed + seeds)
-    ]
-    # Together, so that none leaves the others waiting for it.
-    together.all_succeed(lambda: [resolve.resolve(one) for one in runs])
+    run = dataclasses.replace(run, devices=together.join(processes, run.devices))
+    runs = [dataclasses.replace(run, seed=run.seed + number) for number in range(seeds)]
     for record in runner.run_all(runs, options):
         if together.leads():
             print(runner.sentence(record))
@@ -211,8 +206,8 @@ def _call(words: list[str]) -> None:
     if isinstance(target, str):
         module, name = target.split(":")
         target = getattr(importlib.import_module(f"experiments.{module}"), name)
-    how: dict[str, Any] = dict(prog=program, description=text)
-    tyro.cli(target, args=words, **how, config=(tyro.conf.OmitArgPrefixes,))
+    config = (tyro.conf.OmitArgPrefixes,)
+    tyro.cli(target, args=words, prog=program, description=text, config=config)
 
 
 def main() -> None:
@@ -221,9 +216,9 @@ def main() -> None:
 
     try:
         _call(sys.argv[1:])
+        return
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        said, code = f"error: {error}", 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing in ("", "asam_jax", "experiments"):
@@ -231,9 +226,9 @@ def main() -> None:
         package = _PACKAGES.get(missing, missing)
         said = f"error: this command needs {package}, which is not installed; run pip install "
         said += f"{package}, or pip install -e '.[experiments]' for all that any command needs."
-        print(said, file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except Stopped as stopped:
         said = f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on."
-        print(said, file=sys.stderr)
-        sys.exit(stopped.exit_code)
+        code = stopped.exit_code
+    print(said, file=sys.stderr)
+    sys.exit(code)

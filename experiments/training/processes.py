@@ -81,19 +81,6 @@ def from_leader(function: Callable[[], Any]) -> Any:
     return value
 
 
-def all_succeed(function: Callable[[], Any]) -> Any:
-    """Each process's own value of `function`; a ConfigError in one is raised in all."""
-    value, failure = None, None
-    try:
-        value = function()
-    except ConfigError as error:
-        failure = str(error)
-    for number, failed in enumerate(exchange(failure)):
-        if failed is not None:
-            raise ConfigError(failure or f"process {number} could not go on: {failed}")
-    return value
-
-
 def check_same(name: str, value: Any) -> None:
     """Raises in every process where not all have the same value."""
     values = exchange(value)

@@ -71,9 +71,7 @@ def run_all(
         lock = workdir_lock(options.workdir)
         processes.from_leader(lambda: stack.enter_context(lock))
         names = dict.fromkeys(run.dataset for run in runs)
-        datasets = processes.all_succeed(
-            lambda: {name: arrays.load(name, options.data_dir) for name in names}
-        )
+        datasets = {name: arrays.load(name, options.data_dir) for name in names}
         for run in runs:  # refuse a bad one before the first run
             arrays.sizes(datasets[run.dataset], run)
             loop.make_mesh(run.devices)

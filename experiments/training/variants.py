@@ -133,7 +133,11 @@ def gradient(
     if run.recipe == "script" and run.method != "sgd":
         return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
-        return *_exact(spec, loss_fn, rho)(state.params, state.rest), state.memory
+        axis = spec.axis_name
+        region = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
+        region |= dict(axis_name=axis, perturb_axis_name=axis if run.perturb == "all" else None)
+        step_gradient = asam_jax.value_and_grad(loss_fn, has_aux=True, **region)
+        return *step_gradient(state.params, state.rest), state.memory
     if variant.budget:
         return *_within_budget(spec, state, hyper, loss_fn), state.memory
     if variant.one_gradient or variant.subset > 1:
@@ -163,27 +167,12 @@ def _region(spec: StepSpec, rho) -> dict[str, Any]:
     return dict(rho=rho, operator=operator_of(spec.run), p=spec.run.p)
 
 
-def _exact(spec: StepSpec, loss_fn: LossFn, rho: jax.Array) -> Callable[..., Any]:
-    axis = spec.axis_name
-    if spec.run.method == "sgd":
-        return asam_jax.value_and_grad(loss_fn, rho=0.0, has_aux=True, axis_name=axis)
-    return asam_jax.value_and_grad(
-        loss_fn,
-        **_region(spec, rho),
-        has_aux=True,
-        axis_name=axis,
-        perturb_axis_name=axis if spec.run.perturb == "all" else None,
-    )
-
-
 def _with_both_statistics(spec: StepSpec, state: TrainState, rho, loss_fn: LossFn):
-    """As `_exact`, but BatchNorm's statistics move in both passes, as in the authors' script."""
-    (loss, (rest, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params, state.rest
-    )
+    """The exact step, but BatchNorm's statistics move in both passes, as in the authors' script."""
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (rest, correct)), grads = gradient(state.params, state.rest)
     eps = asam_jax.perturbation(state.params, grads, **_region(spec, rho))
-    at = jax.tree.map(jnp.add, state.params, eps)
-    grads, (rest, _) = jax.grad(loss_fn, has_aux=True)(at, rest)
+    (_, (rest, _)), grads = gradient(jax.tree.map(jnp.add, state.params, eps), rest)
     return (loss, (rest, correct)), grads
 
 
@@ -199,16 +188,15 @@ def _within_budget(spec: StepSpec, state: TrainState, hyper: Hyper, loss_fn: Los
 
 def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_fn, subset_fn):
     """One pass over the whole batch, at w + eps along something cheaper than its gradient at w."""
-    memory: Any = state.memory
+    source: Any = state.memory
+    memory = state.memory
     if variant.subset > 1:
         direction = jax.grad(subset_fn, has_aux=True)(state.params, state.rest)[0]
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
-        source = (asam_jax.typing.RememberState(direction), state.opt_state)
-    else:
-        source = (memory, state.opt_state)
-    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
-    at = asam_jax.momentum_ascent(state.params, source, **_region(spec, rho), **how)
+        source = asam_jax.typing.RememberState(direction)
+    how = _region(spec, rho) | dict(sign=variant.momentum or 1, contrast=variant.contrast)
+    at = asam_jax.momentum_ascent(state.params, (source, state.opt_state), **how)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
