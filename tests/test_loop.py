@@ -18,8 +18,6 @@ from tests.runs import assert_near, loop_of, made, trained
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 SMALL = dict(model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4)
 SCAN = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--seeds", 2, "--loop", "scan"]
-TWO = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--batch-size", 64]
-TWO += ["--devices", 2, "--perturb", "device"]
 
 
 def made_of(variant="exact", weight=0.3):
@@ -50,18 +48,6 @@ def test_a_scan_that_is_stopped_leaves_whole_lines_and_ends_with_the_same_bits(t
     names = ("run_id", "params_sha256", "metrics", "loop")
     for record, whole in zip(lines(stopped), expected, strict=True):
         assert [record[name] for name in names] == [whole[name] for name in names]
-
-
-def test_two_devices_that_are_stopped_go_on_to_the_same_bits(tmp_path):
-    said = ran(*TWO, "--workdir", tmp_path, "--time-limit", "0.01").stderr
-    assert "time limit of 0.01 s, with a checkpoint" in said
-    assert not (tmp_path / "results.jsonl").exists()
-    ran(*TWO, "--workdir", tmp_path)
-    ran(*TWO, "--workdir", tmp_path / "whole")
-    (record,), (expected,) = lines(tmp_path), lines(tmp_path / "whole")
-    assert record["params_sha256"] == expected["params_sha256"]
-    names = ("devices", "perturb", "batch_norm", "loop", "processes")
-    assert [record[name] for name in names] == [2, "device", "averaged", "host", 1]
 
 
 def test_an_epoch_visits_every_image_once():

@@ -13,8 +13,8 @@ KILLS = 3
 RUN = ["train", "--model", "mlp", "--epochs", "80", "--method", "asam", "--seed", "3"]
 
 
-def start(workdir, how=cli.Fork):
-    return how(*RUN, "--workdir", workdir, "--checkpoint-seconds", "0.05")
+def start(workdir):
+    return cli.start(*RUN, "--workdir", workdir, "--checkpoint-seconds", "0.05")
 
 
 def finish(workdir, *arguments):
@@ -53,14 +53,11 @@ def wait_for(process, condition):
 
 
 def test_killed_at_three_moments(whole, tmp_path):
-    """One in start-up, the others after a checkpoint beyond the last: no clock decides which.
-
-    That in start-up is of a process whose imports are its own.
-    """
+    """One in start-up, the others after a checkpoint beyond the last: no clock decides which."""
     moments, resumed = random.Random(0), 0
     for number in range(KILLS):
         before = checkpoint_steps(tmp_path)
-        process = start(tmp_path, cli.Fork if number else cli.start)
+        process = start(tmp_path)
         if number:
             wait_for(process, lambda last=before: checkpoint_steps(tmp_path)[-1:] > last[-1:])
             time.sleep(moments.uniform(0, 0.15))

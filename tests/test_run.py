@@ -120,7 +120,7 @@ def test_only_what_a_step_computes_is_compiled_into_it():
 
 def test_a_run_is_named_by_what_tells_it_from_the_others():
     values = dict(variant="part16", rho=1.0, label_noise=0.4, parameterization="layer", seed=3)
-    name = "digits cnn asam part16 rho 1 layer noise 40% seed 3"
+    name = "digits cnn asam variant part16 rho 1.0 parameterization layer label noise 0.4 seed 3"
     assert name_of(made(**values).as_json()) == name
-    other = made(model="vit", optimizer="muon").as_json()
-    assert name_of(other) == "digits vit asam on muon rho 0.5 seed 0"
+    other = made(model="vit", optimizer="muon", method="sgd").as_json()
+    assert name_of(other) == "digits vit sgd optimizer muon seed 0"

@@ -91,9 +91,11 @@ class Loop:
                 jax.block_until_ready(state.step)
                 yield state, steps
             return
-        previous = None
+        previous, perturbs = None, variants.VARIANTS[self.spec.run.variant].perturbs
         for number in range(start, self.steps_per_epoch):
-            spec = self._at(epoch * self.steps_per_epoch + number)
+            # Decided here, since a convolution inside a condition is as slow as inside scan.
+            perturb = perturbs(epoch * self.steps_per_epoch + number, self.total_steps)
+            spec = dataclasses.replace(self.spec, perturb=perturb)
             state, loss = self._step(spec, state, *data)
             if previous is not None:
                 previous.block_until_ready()  # the host is one step ahead of the device at most
@@ -103,14 +105,6 @@ class Loop:
     def order(self, epoch: int) -> jax.Array:
         """Each device's order of its own images in an epoch, one device after the other."""
         return self._order(self.spec, self.seed, np.int32(epoch), self.share)
-
-    def _at(self, step: int) -> StepSpec:
-        """The spec of a step that perturbs, or of one that does not, where there are both.
-
-        Decided here, since a convolution inside a condition is as slow as inside scan.
-        """
-        perturb = variants.VARIANTS[self.spec.run.variant].perturbs(step, self.total_steps)
-        return self.spec if perturb is True else dataclasses.replace(self.spec, perturb=perturb)
 
     def evaluate(self, state: TrainState) -> tuple[float, float]:
         """Mean loss and accuracy in percent over the test images."""

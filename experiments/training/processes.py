@@ -81,16 +81,6 @@ def from_leader(function: Callable[[], Any]) -> Any:
     return value
 
 
-def check_same(name: str, value: Any) -> None:
-    """Raises in every process where not all have the same value."""
-    values = exchange(value)
-    if any(other != values[0] for other in values):
-        raise ConfigError(
-            f"the processes differ in {name}: start all of them with the same options, on the "
-            "same copy of the data."
-        )
-
-
 def agree(step: int, pending: Stopped | None, due: bool) -> tuple[Stopped | None, bool]:
     """Whether to stop (where any process was asked to) and to save (by the leader's clock).
 

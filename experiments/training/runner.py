@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options
-from experiments.config.run import Run
+from experiments.config.run import FIELDS, Run
 from experiments.datasets import arrays
 from experiments.datasets.source import Dataset
 from experiments.training import loop, processes, provenance, result_lines, weights
@@ -76,7 +76,11 @@ def run_all(
             arrays.sizes(datasets[run.dataset], run)
             loop.make_mesh(run.devices)
         ids = [run.run_id(datasets[run.dataset].fingerprint) for run in runs]
-        processes.check_same("what they run", ids)
+        if any(other != ids for other in processes.exchange(ids)):
+            raise ConfigError(
+                "the processes differ in what they run: start all of them with the same options, "
+                "on the same copy of the data."
+            )
         checkpoints = options.workdir / "checkpoints"
         finished = processes.from_leader(lambda: _finished(options.workdir, kind, checkpoints))
         todo = {i: run for i, run in zip(ids, runs, strict=True) if i not in finished}
@@ -110,11 +114,12 @@ def _progress(runs: Collection[Run], datasets: dict[str, Dataset]) -> tqdm:
 
     It counts gradients, of which SGD's step takes one and SAM's two: one rate holds for all.
     """
-    between = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
-    epochs = [run.epochs * gradients_per_step(run.method, run.variant) for run in runs]
-    steps = [arrays.sizes(datasets[run.dataset], run)[0] // run.batch_size for run in runs]
+    total, between = 0.0, 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+    for run in runs:
+        steps = arrays.sizes(datasets[run.dataset], run)[0] // run.batch_size * run.epochs
+        total += steps * gradients_per_step(run.method, run.variant)
     return tqdm(
-        total=sum(a * b for a, b in zip(epochs, steps, strict=True)),
+        total=total,
         unit="grad",
         disable=not processes.leads() or not runs,
         mininterval=between,
@@ -153,14 +158,10 @@ def _finished(workdir: Path, kind: str, checkpoints: Path) -> dict[str, dict[str
 
 def name_of(run: dict[str, Any]) -> str:
     """What a run, as JSON, is called: what tells it from the others of a comparison."""
-    alone, base = run["method"] == "sgd", run.get("optimizer", "sgd")
-    words = [run["dataset"], run["model"], base if alone else run["method"]]
-    if not alone:
-        words += [f"on {base}"] * (base != "sgd")
-        words += [run["variant"]] * (run.get("variant", "exact") != "exact")
-        words.append(f"rho {run['rho']:g}")
-    words += [run["parameterization"]] * (run.get("parameterization", "as is") != "as is")
-    words += [f"noise {100 * run['label_noise']:g}%"] * (run["label_noise"] > 0)
+    words = [run["dataset"], run["model"], run["method"]]
+    for name in ("optimizer", "variant", "rho", "parameterization", "label_noise"):
+        if run[name] not in (FIELDS[name].default, 0.0):
+            words.append(f"{name.replace('_', ' ')} {run[name]}")
     return " ".join([*words, f"seed {run['seed']}"])
 
 

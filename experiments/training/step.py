@@ -122,9 +122,8 @@ def evaluate(
 
     With `train` BatchNorm normalises by these images' own statistics, which nobody keeps.
     """
-    model = _merge(spec, params, rest, train=train)
     inputs = augmentation.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
-    logits = _logits(spec, model, inputs)
+    logits, _ = _forward(spec, params, rest, inputs, train=train)
     losses = _cross_entropy(logits, jnp.maximum(labels, 0), jnp.float32(0))
     return jnp.sum(jnp.where(labels >= 0, losses, 0.0)), _correct(logits, labels)
 
@@ -152,19 +151,20 @@ def _loss_fn(spec: StepSpec, hyper: Hyper):
     """(images, labels, params, rest) -> loss, (rest after the pass, how many are right)."""
 
     def loss_fn(images, labels, params, rest):
-        model = _merge(spec.model, params, rest, train=True)
-        logits = _logits(spec.model, model, images)
+        logits, new_rest = _forward(spec.model, params, rest, images, train=True)
         loss = jnp.mean(_cross_entropy(logits, labels, hyper["label_smoothing"]))
-        _, _, new_rest = nnx.split(model, nnx.Param, ...)
         return loss, (new_rest, _correct(logits, labels))
 
     return loss_fn
 
 
-def _logits(spec: ModelSpec, model: Any, inputs) -> jax.Array:
-    """In float32, whatever the network computes in."""
+def _forward(spec: ModelSpec, params, rest, inputs, *, train: bool) -> tuple[jax.Array, Any]:
+    """Logits in float32, whatever the network computes in, and the rest after the pass."""
+    weights = parameterization.weights(spec.parameterization, params)
+    network = nnx.merge(_graphdef(spec, train=train), weights, rest, copy=True)
     with jax.default_matmul_precision(spec.precision):
-        return model(inputs).astype(jnp.float32)
+        logits = network(inputs).astype(jnp.float32)
+    return logits, nnx.split(network, nnx.Param, ...)[2]
 
 
 def _stream(seed, name: int) -> jax.Array:
@@ -207,12 +207,6 @@ def _create(spec: ModelSpec, rngs: nnx.Rngs) -> nnx.Module:
         rngs=rngs,
         dtype=jnp.dtype(spec.dtype),
     )
-
-
-def _merge(spec: ModelSpec, params, rest, *, train: bool) -> nnx.Module:
-    """The network with its arrays, in one mode."""
-    weights = parameterization.weights(spec.parameterization, params)
-    return nnx.merge(_graphdef(spec, train=train), weights, rest, copy=True)
 
 
 @functools.lru_cache
