@@ -53,9 +53,7 @@ def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> N
 
     run = dataclasses.replace(run, devices=together.join(processes, run.devices))
     runs = [dataclasses.replace(run, seed=run.seed + number) for number in range(seeds)]
-    for record in runner.run_all(runs, options):
-        if together.leads():
-            print(runner.sentence(record))
+    runner.run_all(runs, options)
 
 
 def _table(name: str) -> Callable[..., None]:

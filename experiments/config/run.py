@@ -109,7 +109,7 @@ class Run:
     variant: str = _field("exact", "program", later="exact")
     """Variant of sam's and asam's step: exact, every4, look4, part16, momentum, ..."""
     weight: float = _field(0.0, "number", 0, later=0.0)
-    """Of LookSAM, GSAM or WSAM; a reused direction's cosine; what LE-SAM's loss rises by."""
+    """Of LookSAM, GSAM or WSAM, or what LE-SAM's loss rises by."""
     radius_rule: Literal["fixed", "rise"] = _field("fixed", "data", later="fixed")
     """rise: rho, from --rho on, is set ten times such that the loss rises by the target."""
     target: float = _field(0.0, "data", 0, later=0.0)

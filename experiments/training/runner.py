@@ -104,7 +104,7 @@ def run_all(
                 finished[run_id] = record | _origin(prepared, loop_name)
                 if processes.leads():
                     result_lines.append(options.workdir, finished[run_id])
-                    bar.write(sentence(finished[run_id]), file=sys.stderr)
+                    bar.write(sentence(finished[run_id]))
                 saved.remove()
     return [finished[i] for i in ids]
 
@@ -160,8 +160,9 @@ def name_of(run: dict[str, Any]) -> str:
     """What a run, as JSON, is called: what tells it from the others of a comparison."""
     words = [run["dataset"], run["model"], run["method"]]
     for name in ("optimizer", "variant", "rho", "parameterization", "label_noise"):
-        if run[name] not in (FIELDS[name].default, 0.0):
-            words.append(f"{name.replace('_', ' ')} {run[name]}")
+        value = run.get(name, FIELDS[name].default)  # an older line may not have it
+        if value not in (FIELDS[name].default, 0.0):
+            words.append(f"{name.replace('_', ' ')} {value}")
     return " ".join([*words, f"seed {run['seed']}"])
 
 
