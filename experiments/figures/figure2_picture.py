@@ -23,13 +23,13 @@ TITLES = {
 
 
 def draw(lines: list[Record], path: Path) -> None:
-    """Four panels, each at its measure's best rho; colours tell the weight decays."""
-    canvas, panels = style.panels(2, 2, (5.6, 5.8))
+    """Four panels a grid, each at its measure's best rho; colours tell the weight decays."""
+    places = [(g, rhos, m) for g, rhos in grids(lines).items() for m in MEASURES]
+    canvas, panels = style.panels(len(places) // 2, 2, (5.6, 0.3 + 1.4 * len(places)))
     decays = np.array([line["run"]["weight_decay"] for line in lines])
     norm = LogNorm(decays.min(), decays.max() if np.ptp(decays) else decays.min() * 10)
-    rhos = list(grids(lines).values())[-1]
     drawn = None
-    for panel, measure in zip(panels, MEASURES, strict=True):
+    for panel, (grid, rhos, measure) in zip(panels, places, strict=True):
         found = score(lines, measure, rhos)
         drawn = panel.scatter(
             values(lines, measure, found.rho),
@@ -41,7 +41,8 @@ def draw(lines: list[Record], path: Path) -> None:
             linewidths=0,
         )
         panel.set_title(
-            f"{TITLES[measure]}\n$R$ = {found.r:.2f}, $\\tau$ = {found.tau:.2f}", fontsize=10
+            f"{TITLES[measure]}, radii: {grid}\n$R$ = {found.r:.2f}, $\\tau$ = {found.tau:.2f}",
+            fontsize=9,
         )
         # "2M", not "2" with a power of ten at the end of the label, behind rho.
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
