@@ -1,7 +1,6 @@
 """Figures 2 and 4 and the curvature: measured right, drawn from lines alone, gone on with."""
 
 import dataclasses
-import json
 import math
 import shutil
 
@@ -59,16 +58,12 @@ def test_the_measures_are_the_librarys_sharpness_and_leave_statistics_alone(name
 def test_figure2_has_a_line_for_each_of_180_networks_that_is_drawn(figure2_made, tmp_path):
     workdir, printed = figure2_made
     lines = result_lines.read_kind(workdir, "figure2")
-    assert len(lines) == 180
+    assert len(lines) == 180 and "n = 180 networks" in printed
     assert len({(line["run"]["weight_decay"], line["epoch"]) for line in lines}) == 180
     for line in lines:
         assert line["gap"] == pytest.approx(line["test_loss"] - line["train_loss"], abs=2e-5)
-        for measure in figure2.MEASURES:
-            assert len(line[measure]) == len(line["rhos"])
+        assert {len(line[measure]) for measure in figure2.MEASURES} == {len(line["rhos"])}
         assert line["command"].startswith("python -m experiments figure2")
-        assert line["versions"]["jax"] and line["device"]["platform"] == "cpu"
-        assert line["run"]["seed"] == 0
-    assert "n = 180 networks" in printed
     drawn = (workdir / "figure2.png").read_bytes()
     shutil.copy(workdir / "figure2.jsonl", tmp_path)
     ran("report", "--workdir", tmp_path)
@@ -79,20 +74,16 @@ def test_figure2_has_a_line_for_each_of_180_networks_that_is_drawn(figure2_made,
 def test_figure2_goes_on_where_it_was(figure2_made, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(figure2_made[0], copy)
-    path = copy / "figure2.jsonl"
-    whole = path.read_text().splitlines()
-    path.write_text("\n".join(whole[:-1]) + "\n")
+    before = result_lines.read_kind(copy, "figure2")
+    result_lines.replace(copy, before[:-1], "figure2.jsonl")
     ran(*FIGURE2, "--workdir", copy)
-    before, again = (
-        [json.loads(text) for text in texts] for texts in (whole, path.read_text().splitlines())
-    )
-    for record in (before[-1], again[-1]):
-        del record["command"]
-    assert again == before
+    again = result_lines.read_kind(copy, "figure2")
+    assert again[:-1] == before[:-1]
+    assert again[-1] | {"command": ""} == before[-1] | {"command": ""}
     # With all lines there, nothing is measured: the weights are not needed.
     shutil.rmtree(copy / "weights")
     ran(*FIGURE2, "--workdir", copy)
-    path.write_text("\n".join(whole[:-1]) + "\n")
+    result_lines.replace(copy, before[:-1], "figure2.jsonl")
     refused("are gone", *FIGURE2, "--workdir", copy)
 
 
