@@ -119,7 +119,7 @@ def test_filter_norms_of_huge_and_tiny_filters():
 @pytest.mark.parametrize("p", ORDERS)
 def test_half_precision_eps_is_the_float32_eps_rounded_once(p, dtype):
     params, grads = drawn(dtype, 0), drawn(dtype, 1)
-    wide = optax.tree.cast((params, grads), jnp.float32)
+    wide = jax.tree.map(jnp.float32, (params, grads))
     eps = perturbation(params, grads, 0.5, p=p)
     chex.assert_trees_all_equal(eps, optax.tree.cast(perturbation(*wide, 0.5, p=p), dtype))
 
