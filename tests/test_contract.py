@@ -135,7 +135,7 @@ def test_multi_steps_makes_eps_from_the_mean_and_steps_along_the_last_batch(name
 
     @jax.jit
     def both():
-        state = multi.init(PARAMS)
+        updates, state = None, multi.init(PARAMS)
         for f in fs:
             updates, state = multi.update(f(PARAMS), state, PARAMS, grad_fn=f)
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *(f(PARAMS) for f in fs))
