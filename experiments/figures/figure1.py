@@ -6,7 +6,6 @@ the loss differs between them, in the cuboid and the ellipsoid of adaptive sharp
 
 import math
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
