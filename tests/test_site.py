@@ -16,7 +16,7 @@ import asam_jax
 pytest.importorskip("mkdocs")
 
 ROOT = pathlib.Path(__file__).parent.parent
-FUNCTIONS = [name for name, _ in inspect.getmembers(asam_jax, inspect.isfunction)]
+FUNCTIONS = [n for n, value in vars(asam_jax).items() if inspect.isfunction(value)]
 
 
 @pytest.fixture(scope="module")
