@@ -33,8 +33,8 @@ def check_names(
     both = [axis for axis in sharded if axis in axes]
     if both:
         raise ValueError(
-            f"sharded_axis_name and axis_name both hold {both}: over an axis, the gradient is "
-            "either averaged or of each device's own parameters. Leave it out of one of them."
+            f"sharded_axis_name and axis_name both hold {both}: the gradient is either averaged "
+            "or of each device's own parameters. Leave it out of one of them."
         )
     return axes, shared, sharded
 

@@ -173,7 +173,11 @@ class _Masked:
                 "jax.tree.map(lambda label: label == 'train', mask)."
             )
         static = lambda f: bool(f) if isinstance(f, np.bool_) else f  # noqa: E731
-        flags = jax.tree.map(lambda f, part: jax.tree.map(lambda _: static(f), part), mask, params)
+        spread = lambda f, part: jax.tree.map(lambda _: static(f), part)  # noqa: E731
+        try:
+            flags = jax.tree.map(spread, mask, params)
+        except ValueError as error:
+            raise ValueError("mask must have the structure of params or of a prefix.") from error
         inner = trained(self.operator, params)
         return flags if inner is None else jax.tree.map(lambda a, b: a & b, flags, inner)
 
