@@ -60,7 +60,7 @@ def momentum_ascent(
 
         w + perturbation(w, momentum, rho=rho, operator=operator, p=p)
 
-    Take the gradient there and update w with it. Loss and BatchNorm statistics are those at w + eps.
+    Take the gradient there and update w with it. Loss and statistics are those at w + eps.
 
     Args:
       params: w, the parameters that update changes.
