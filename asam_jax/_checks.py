@@ -59,7 +59,7 @@ def count(name: str, value: Any, low: int) -> int:
 
 def base_optimizer(base: Any) -> optax.GradientTransformationExtraArgs:
     """The base, not given grad_fn and perturb, which optax's line searches refuse."""
-    if not isinstance(base, optax.GradientTransformation):
+    if not hasattr(base, "update"):
         kind = type(base).__name__
         raise TypeError(f"base must be an optax optimizer such as optax.sgd(0.1), got a {kind}.")
     base = optax.with_extra_args_support(base)
