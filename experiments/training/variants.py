@@ -134,7 +134,7 @@ def gradient(
         return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
         axis = spec.axis_name
-        region = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
+        region: dict[str, Any] = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
         region |= dict(axis_name=axis, perturb_axis_name=axis if run.perturb == "all" else None)
         step_gradient = asam_jax.value_and_grad(loss_fn, has_aux=True, **region)
         return *step_gradient(state.params, state.rest), state.memory
@@ -195,7 +195,8 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
         source = asam_jax.typing.RememberState(direction)
-    how = _region(spec, rho) | dict(sign=variant.momentum or 1, contrast=variant.contrast)
+    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
+    how |= _region(spec, rho)
     at = asam_jax.momentum_ascent(state.params, (source, state.opt_state), **how)
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
