@@ -12,11 +12,7 @@ BYTES = 256
 class CausalBlock(vit.Block):
     """A block in which no position attends to a later one."""
 
-    def attention(self, x_BxTxW: jax.Array) -> jax.Array:
-        heads = (*x_BxTxW.shape[:2], vit.HEADS, vit.WIDTH // vit.HEADS)
-        q, k, v = (layer(x_BxTxW).reshape(heads) for layer in (self.query, self.key, self.value))
-        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True)
-        return self.out(mixed.reshape(x_BxTxW.shape))
+    causal = True
 
 
 class ByteTransformer(nnx.Module):
