@@ -131,7 +131,7 @@ def study(
     """Settings tuned on a validation split, finals on the test set, a table, a picture.
 
     Args:
-      name: fitted, pareto, radius, transformer, parameterization; language takes no other option.
+      name: fitted, pareto, radius, transformer, parameterization; language (has problems only).
       options: how.
       problems: Some problems only, by name.
       arms: Some rows only, by name.
@@ -142,7 +142,7 @@ def study(
     from experiments.studies import study as studies
 
     if name == "language":
-        language.run(options)
+        language.run(options, problems)
         _finish(options, f"The study {name} is finished")
         return
     whole = studies.study(name)

@@ -22,6 +22,7 @@ from flax import nnx
 
 import asam_jax
 from experiments.config.options import Options
+from experiments.config.run import one_of
 from experiments.datasets import topics
 from experiments.models.text import ByteTransformer
 from experiments.reporting.summaries import Section, commands, measured_on
@@ -32,13 +33,17 @@ from experiments.training.stop import StopRequest
 KIND = "language_run"
 DEPTH, CONTEXT, BATCH, WARMUP, WEIGHT_DECAY = 2, 64, 8, 0.1, 0.05
 STEPS, SEEDS, TUNING_SEED = 500, (0, 1, 2), 3
-RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
-# Bytes of the training text, from its start; None for all.
-PROBLEMS: dict[str, int | None] = {"20,000 bytes of the text": 20_000, "all of the text": None}
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+# Bytes of the training text, from its start, None for all; and what the radii are multiplied by.
+# AdamW begins to overfit the first; the second is read less than once, where radii must be smaller.
+PROBLEMS: dict[str, tuple[int | None, float]] = {
+    "10,000 bytes of the text": (10_000, 1.0),
+    "all of the text": (None, 0.25),
+}
 SAID = (
     "Test loss in nats a byte, mean ± sample standard deviation over seeds; minus another row: the "
     "mean difference, seed by seed, with its 95% interval. Less is better. Training loss: the "
-    "mean of the last quarter of the steps, at w. The learning rate was chosen by AdamW's "
+    "mean of the last fifth of the steps, at w. The learning rate was chosen by AdamW's "
     "validation loss, each radius by the method's own, with one other seed. (*): the largest or "
     "the smallest that was tried."
 )
@@ -54,9 +59,10 @@ class Arm(NamedTuple):
 
 _IDENTITY = asam_jax.identity(), (0.05, 0.1, 0.2, 0.4)
 _EVERY_LEAF = asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves), (0.5, 1.0, 2.0, 4.0)
-BASE, TWICE = "AdamW", "AdamW, twice the steps"
+BASE, TWICE, HALF = "AdamW", "AdamW, twice the steps", "AdamW, half the steps"
 ARMS = {
     BASE: Arm(),
+    HALF: Arm(),
     TWICE: Arm(),
     "SAM": Arm(*_IDENTITY),
     "ASAM": Arm(asam_jax.elementwise(), (0.25, 0.5, 1.0, 2.0)),
@@ -66,12 +72,19 @@ ARMS = {
 }
 
 
+def radii_of(problem: str, method: str) -> tuple[float, ...]:
+    """What a method's radius is chosen from."""
+    return tuple(rho * PROBLEMS[problem][1] for rho in ARMS[method].radii)
+
+
 def planned(lines: list[Record], fingerprint: str) -> Iterator[Record]:
     """Every run on a text, as far as its lines have chosen learning rates and radii."""
-    lines = [line for line in lines if line["dataset_fingerprint"] == fingerprint]
     model = f"byte transformer, depth {DEPTH}, context {CONTEXT}, batch {BATCH}"
+    shared = dict(dataset="topics", model=model, weight_decay=WEIGHT_DECAY, warmup=WARMUP)
+    shared |= dict(dtype="float32", dataset_fingerprint=fingerprint)
 
     def best(field: str, tried, **wanted) -> float | None:
+        wanted |= shared | dict(problem=problem, seed=TUNING_SEED)
         found = [line for line in lines if wanted.items() <= line.items()]
         losses = {line[field]: line["test_loss"] for line in found}
         if not {*tried} <= {*losses}:
@@ -79,60 +92,57 @@ def planned(lines: list[Record], fingerprint: str) -> Iterator[Record]:
         return min(tried, key=lambda value: math.inf if losses[value] is None else losses[value])
 
     for problem in PROBLEMS:
-        tuned = dict(problem=problem, seed=TUNING_SEED)
-        lr = best("lr", RATES, method=BASE, **tuned)
-        for name, arm in ARMS.items():
-            rho = best("rho", arm.radii, method=name, lr=lr, **tuned) if arm.radii else 0.0
-            runs = [(lr, value, TUNING_SEED) for value in arm.radii if lr]
+        lr = best("lr", RATES, method=BASE)
+        for name in ARMS:
+            radii = radii_of(problem, name)
+            rho = best("rho", radii, method=name, lr=lr) if radii else 0.0
+            runs = [(lr, value, TUNING_SEED) for value in radii if lr]
             runs += [(value, 0.0, TUNING_SEED) for value in RATES if name == BASE]
             runs += [(lr, rho, seed) for seed in SEEDS if lr and rho is not None]
             for values in runs:
-                one: Record = dict(dataset="topics", problem=problem, model=model, method=name)
-                one |= dict(zip(("lr", "rho", "seed"), values, strict=True))
-                one |= dict(steps=STEPS * (1 + (name == TWICE)), weight_decay=WEIGHT_DECAY)
-                one |= dict(warmup=WARMUP, dtype="float32", dataset_fingerprint=fingerprint)
+                one = dict(zip(("lr", "rho", "seed"), values, strict=True)) | shared
+                times = {TWICE: 2.0, HALF: 0.5}.get(name, 1.0)
+                one |= dict(problem=problem, method=name, steps=round(STEPS * times))
                 text = json.dumps(one, sort_keys=True)
                 yield one | dict(run_id=hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
-def run(options: Options) -> None:
-    """Trains what is not finished; each choice is made once its runs are."""
+def run(options: Options, problems: tuple[str, ...] = ()) -> None:
+    """Trains what is not finished of some problems; each choice is made once its runs are."""
+    for name in problems:
+        one_of("problem", name, PROBLEMS)
     train, validation, test, fingerprint = topics.load()
     stop, lines = StopRequest(options.time_limit), result_lines.read(options.workdir, KIND)[0]
+    done, problems = {line["run_id"] for line in lines}, problems or tuple(PROBLEMS)
     with runner.workdir_lock(options.workdir), stop.catching_signals():
-        while todo := _missing(lines, fingerprint):
-            one, started = todo[0], time.perf_counter()
-            size = PROBLEMS[one["problem"]] or len(train)
+
+        def todo() -> list[Record]:
+            plan = [one for one in planned(lines, fingerprint) if one["problem"] in problems]
+            return [one for one in plan if one["run_id"] not in done]
+
+        while left := todo():
+            one, started = left[0], time.perf_counter()
+            size = PROBLEMS[one["problem"]][0] or len(train)
             judge = validation if one["seed"] == TUNING_SEED else test
-            line = dict(kind=KIND) | one | trained(one, train, size, judge)
-            line |= dict(train_bytes=size, test_bytes=len(judge))
+            numbers = *np.float32([one["lr"], one["rho"]]), *np.int32([one["seed"], size])
+            found = trained(one["method"], one["steps"], np.int32(train), np.int32(judge), *numbers)
+            fit, loss, accuracy = (np.asarray(x, float).round(5).tolist() for x in found)
+            line = dict(kind=KIND) | one | dict(train_bytes=size, test_bytes=len(judge))
+            line |= dict(test_loss=loss, metrics=dict(train_loss=fit))
+            line |= dict(test_accuracy_final=accuracy, test_accuracy_max=accuracy)
             line["wall_seconds"] = round(time.perf_counter() - started, 2)
             lines.append(result_lines.strict(line | provenance.stamp()))
+            done.add(one["run_id"])
             result_lines.append(options.workdir, lines[-1])
             print(*(line[name] for name in ("problem", "method", "lr", "rho", "seed", "test_loss")))
             if stop.pending:
                 raise stop.pending
 
 
-def _missing(lines: list[Record], fingerprint: str) -> list[Record]:
-    done = {line["run_id"] for line in lines}
-    return [one for one in planned(lines, fingerprint) if one["run_id"] not in done]
-
-
-def trained(one: Record, text: np.ndarray, size: int, judge: np.ndarray) -> Record:
-    """What a result line says of a training: losses in nats a byte, accuracies in percent."""
-    graph, params = nnx.split(ByteTransformer(DEPTH, CONTEXT, nnx.Rngs(one["seed"])))
-    numbers = *np.float32([one["lr"], one["rho"]]), *np.int32([one["seed"], size])
-    texts = jnp.asarray(text, jnp.int32), jnp.asarray(judge, jnp.int32)
-    losses, loss, accuracy = _trained(one["method"], one["steps"], graph, params, *texts, numbers)
-    found = dict(test_loss=loss, test_accuracy_final=accuracy, test_accuracy_max=accuracy)
-    found = {name: round(float(value), 5) for name, value in found.items()}
-    return found | dict(metrics=dict(train_loss=np.asarray(losses, float).round(5).tolist()))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _trained(method: str, steps: int, graph, params, text: jax.Array, judge: jax.Array, numbers):
-    lr, rho, seed, size = numbers
+@partial(jax.jit, static_argnums=(0, 1))
+def trained(method: str, steps: int, text: jax.Array, judge: jax.Array, lr, rho, seed, size):
+    """Training losses by fifths, final loss in nats a byte and accuracy in percent on judge."""
+    graph, params = nnx.split(ByteTransformer(DEPTH, CONTEXT, nnx.Rngs(jax.random.key(seed))))
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, round(WARMUP * steps), steps)
 
     def body(state, number):
@@ -146,7 +156,7 @@ def _trained(method: str, steps: int, graph, params, text: jax.Array, judge: jax
     inputs, labels = windows(judge, jnp.arange(0, len(judge) - CONTEXT, CONTEXT))
     logits = nnx.merge(graph, params)(inputs)
     accuracy = 100 * jnp.mean(logits.argmax(-1) == labels)
-    return losses.reshape(4, -1).mean(1), cross_entropy(logits, labels), accuracy
+    return losses.reshape(5, -1).mean(1), cross_entropy(logits, labels), accuracy
 
 
 def step(method: str, graph, state, batch, rho, rate):
@@ -187,16 +197,17 @@ def sections(workdir: Path) -> list[Section]:
     lines = {line["run_id"]: line for line in result_lines.read(workdir, KIND)[0]}
     made = []
     for fingerprint in dict.fromkeys(line["dataset_fingerprint"] for line in lines.values()):
+        plan = [*planned(list(lines.values()), fingerprint)]
         for problem in PROBLEMS:
-            found: dict[str, list[Record]] = {}
-            for one in planned(list(lines.values()), fingerprint):
-                final = one["problem"] == problem and one["seed"] in SEEDS
-                if final and one["run_id"] in lines:
-                    found.setdefault(one["method"], []).append(lines[one["run_id"]])
-            groups = {name: Group(tuple(runs)) for name, runs in found.items()}
+            groups: dict[str, Group] = {}
+            for name in ARMS:
+                wanted = dict(problem=problem, method=name).items()
+                final = [o["run_id"] for o in plan if wanted <= o.items() and o["seed"] in SEEDS]
+                runs = tuple(lines[run_id] for run_id in final if run_id in lines)
+                groups |= {name: Group(runs)} if runs else {}
             if BASE in groups:
-                all_runs = list(groups.values())
-                body = [table(groups), SAID, measured_on(all_runs), commands(all_runs)]
+                found = list(groups.values())
+                body = [table(groups), SAID, measured_on(found), commands(found)]
                 made.append(Section(f"A language model on {problem}", "\n\n".join(body)))
     return made
 
@@ -205,17 +216,15 @@ def table(groups: dict[str, Group]) -> str:
     """A row for each method."""
     others = [groups[name] for name in (BASE, TWICE) if name in groups]
     header = ["method", "gradients", "chosen", "training loss", "test loss"]
-    header += [f"minus {group['method']}" for group in others]
     rows = []
     for name, group in groups.items():
-        words = []
-        for field, tried in (("lr", RATES), ("rho", ARMS[name].radii)):
-            edge = group[field] in (min(tried, default=0), max(tried, default=0))
-            words += [f"{field} {group[field]:g}{' (*)' * edge}"] if tried else []
+        radii = radii_of(group["problem"], name)
+        tried = dict(lr=RATES) | (dict(rho=radii) if radii else {})
+        edge = {field: group[field] in (min(v), max(v)) for field, v in tried.items()}
+        words = ", ".join(f"{field} {group[field]:g}{' (*)' * edge[field]}" for field in tried)
         fit = np.mean([run["metrics"]["train_loss"][-1] for run in group.runs])
         losses = format_mean_std([run["test_loss"] for run in group.runs], 4)
-        gradients = group["steps"] * (1 + bool(ARMS[name].radii))
-        cells = [name, f"{gradients:,}", ", ".join(words), f"{fit:.3f}", losses]
-        compared = ["-" if o is group else paired(group, o, "test_loss", 4) for o in others]
-        rows.append(cells + compared)
-    return markdown(header, rows)
+        cells = [name, f"{group['steps'] * len(tried):,}", words, f"{fit:.3f}", losses]
+        cells += ["-" if o is group else paired(group, o, "test_loss", 4) for o in others]
+        rows.append(cells)
+    return markdown([*header, *(f"minus {group['method']}" for group in others)], rows)
