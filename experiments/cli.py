@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from experiments.benchmarks import BENCHMARKS
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options, Processes
 from experiments.config.paper import METHODS, TABLES
@@ -48,18 +49,11 @@ def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> N
       seeds: How many seeds, from the first on.
     """
     from experiments.training import processes as together
-    from experiments.training import resolve, runner
+    from experiments.training import runner
 
-    devices = together.join(devices=run.devices, **vars(processes))
-    runs = [
-        dataclasses.replace(run, devices=devices, seed=seed)
-        for seed in range(run.seed, run.seed + seeds)
-    ]
-    # Together, so that none leaves the others waiting for it.
-    together.all_succeed(lambda: [resolve.resolve(one) for one in runs])
-    for record in runner.run_all(runs, options):
-        if together.leads():
-            print(runner.sentence(record))
+    run = dataclasses.replace(run, devices=together.join(processes, run.devices))
+    runs = [dataclasses.replace(run, seed=run.seed + number) for number in range(seeds)]
+    runner.run_all(runs, options)
 
 
 def _table(name: str) -> Callable[..., None]:
@@ -155,8 +149,6 @@ def study(
 def benchmark(options: Options) -> None:
     """Measures speed, memory and compilation; `benchmark NAME --help` has each one's options."""
     del options
-    from experiments.benchmarks import BENCHMARKS
-
     raise ConfigError(f"which benchmark? The known ones are: {', '.join(BENCHMARKS)}.")
 
 
@@ -178,7 +170,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
 
 def _finish(options: Options, said: str) -> list[str]:
     """Writes the report and says where; a sentence for each line that could not be read."""
-    from experiments.benchmarks import BENCHMARKS
+    from experiments import benchmarks
     from experiments.figures import sections as figures
     from experiments.reporting import report, sections
     from experiments.studies import language
@@ -189,45 +181,36 @@ def _finish(options: Options, said: str) -> list[str]:
     if not workdir.is_dir():
         raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
     runs, problems = result_lines.read(workdir)
-    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
-    path = report.write(
-        workdir,
-        [
-            *studies.sections(workdir),
-            *language.sections(workdir),
-            *sections.sections(runs, workdir),
-            *figures.sections(workdir),
-            *(part for module in modules for part in module.sections(workdir)),
-        ],
-        problems,
-    )
+    parts = [
+        *studies.sections(workdir),
+        *language.sections(workdir),
+        *sections.sections(runs, workdir),
+        *figures.sections(workdir),
+        *benchmarks.sections(workdir),
+    ]
+    path = report.write(workdir, parts, problems)
     print(f"{said}; the tables are in {path}.")
     return problems
 
 
 def _call(words: list[str]) -> None:
     """Finds the command, lets tyro read its options and calls it."""
-    config = (tyro.conf.OmitArgPrefixes,)
-    if words[:1] == ["benchmark"] and len(words) > 1 and not words[1].startswith("-"):
-        from experiments.benchmarks import BENCHMARKS
-
-        one_of("benchmark", words[1], BENCHMARKS)
-        kind: Any = BENCHMARKS[words[1]]
-        program = f"{PROGRAM} benchmark {words[1]}"
-        options = tyro.cli(kind, args=words[2:], prog=program, config=config)
-        sys.modules[kind.__module__].run(options)
-        return
     program, text, target = PROGRAM, None, "studies.default:run"
     if words and not words[0].startswith("-"):
-        one_of("command", words[0], COMMANDS)
-        program, target = f"{PROGRAM} {words[0]}", COMMANDS[words[0]][1]
-        words = words[1:]
+        name, *words = words
+        one_of("command", name, COMMANDS)
+        program, target = f"{PROGRAM} {name}", COMMANDS[name][1]
+        if name == "benchmark" and words and not words[0].startswith("-"):
+            name, *words = words
+            one_of("benchmark", name, BENCHMARKS)
+            program, target = f"{program} {name}", f"benchmarks.{name}:run"
     else:
         listed = "\n".join(f"  {name:12}{said}" for name, (said, _) in COMMANDS.items())
         text = f"{ABOUT}\n\ncommands ({PROGRAM} COMMAND --help):\n{listed}"
     if isinstance(target, str):
         module, name = target.split(":")
         target = getattr(importlib.import_module(f"experiments.{module}"), name)
+    config = (tyro.conf.OmitArgPrefixes,)
     tyro.cli(target, args=words, prog=program, description=text, config=config)
 
 
@@ -237,9 +220,9 @@ def main() -> None:
 
     try:
         _call(sys.argv[1:])
+        return
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        said, code = f"error: {error}", 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing in ("", "asam_jax", "experiments"):
@@ -247,9 +230,9 @@ def main() -> None:
         package = _PACKAGES.get(missing, missing)
         said = f"error: this command needs {package}, which is not installed; run pip install "
         said += f"{package}, or pip install -e '.[experiments]' for all that any command needs."
-        print(said, file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except Stopped as stopped:
         said = f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on."
-        print(said, file=sys.stderr)
-        sys.exit(stopped.exit_code)
+        code = stopped.exit_code
+    print(said, file=sys.stderr)
+    sys.exit(code)

@@ -82,6 +82,14 @@ def test_one_other_byte_makes_another_fingerprint(digits):
     assert len(other.fingerprint) == 16 and other.fingerprint != digits.fingerprint
 
 
+def test_validation_labels_are_true_or_as_noisy_as_those_that_are_trained_on(digits):
+    runs = [made(label_noise=0.4, validation=0.25, noisy_validation=n) for n in (False, True)]
+    true, noisy = (arrays.prepare(digits, run) for run in runs)
+    np.testing.assert_array_equal(noisy.train_labels, true.train_labels)
+    np.testing.assert_array_equal(noisy.test_images, true.test_images)
+    assert 0.25 < np.mean(noisy.test_labels != true.test_labels) < 0.5
+
+
 def test_a_draw_of_its_own_is_another_subset_and_other_noise(digits):
     """And the validation images are none of those that are trained on."""
     runs = [made(label_noise=0.4, subset=300, data_seed=n, validation=0.5) for n in (0, 0, 1)]

@@ -139,15 +139,6 @@ def test_the_norm_of_four_million_entries():
     np.testing.assert_allclose(eps[0, :4], 1 / 2048, rtol=2e-5)
 
 
-def test_rho_and_eta_may_be_traced():
-    w, g = np.random.default_rng(2).normal(size=(2, 4, 5)).astype(np.float32)
-
-    def eps(rho, eta):
-        return asam_jax.perturbation(w, g, rho=rho, operator=asam_jax.elementwise(eta))
-
-    np.testing.assert_allclose(jax.jit(eps)(0.3, 0.1), eps(0.3, 0.1), rtol=1e-5)
-
-
 def test_ties_share_the_radius_at_p_one():
     w, g = jnp.array([1.0, 2.0, 1.0]), jnp.array([2.0, -1.0, 1.0])
     eps = asam_jax.perturbation(w, g, rho=1.0, operator=SCALED, p=1)

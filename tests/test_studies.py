@@ -104,7 +104,9 @@ def test_a_joint_choice_keeps_most_where_it_keeps_least():
         Arm("constant", dict(method="asam"), dict(rho=(0.5, 1.0))),
         Arm("rule", ruled, dict(target=(0.2, 0.3)), joint=True),
     )
-    problems = tuple(dataclasses.replace(problem, origin=None) for problem in ASKED.problems)
+    problems = [dataclasses.replace(p, origin=None, judges=True) for p in ASKED.problems]
+    other = dataclasses.replace(problems[1], name="three", judges=False)
+    problems = (*problems, dataclasses.replace(other, settings=SMALL | dict(label_noise=0.6)))
     what = dataclasses.replace(ASKED, arms=arms, problems=problems)
     clean = {"sgd": 80.0, "fixed": 90.0, 0.2: 89.0, 0.3: 91.0}
     noisy = {"sgd": 60.0, "fixed": 80.0, 0.2: 80.0, 0.3: 76.0}
@@ -115,6 +117,8 @@ def test_a_joint_choice_keeps_most_where_it_keeps_least():
 
     choices = engine.choose(what, lines_of(engine.tuning(what, {}), accuracy))
     assert choices["one", "rule"] == choices["two", "rule"] == {"target": 0.2}  # 0.9 and 1
+    assert choices["three", "rule"] == {"target": 0.2}
+    assert not [run for run in engine.tuning(what, {}) if run.target and run.label_noise == 0.6]
 
 
 def all_lines(edge=False):
@@ -143,7 +147,11 @@ def test_the_wide_table_has_a_row_a_problem():
     (section,) = report.of_study(wide, all_lines())
     rows = [text for text in section.body.splitlines() if text.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows[2:4]] == ["one", "two"]
-    assert "keeps 0.40" in rows[2] and "mean share" in section.body
+    assert "keeps 0.40" in rows[2] and "| mean share " in section.body
+    first = dataclasses.replace(wide.problems[0], judges=True)
+    judged = dataclasses.replace(wide, problems=(first, wide.problems[1]))
+    (section,) = report.of_study(judged, all_lines())
+    assert "| one (chosen here) " in section.body and "| mean share elsewhere " in section.body
 
 
 def test_lines_with_a_draw_of_their_own_come_before_older_ones():
@@ -196,11 +204,10 @@ def test_the_default_jobs_radii_are_those_that_its_study_chose():
 
 
 def test_the_default_job_trains_each_method_on_both_networks_and_fills_a_readme(tmp_path):
-    what, choices = default.job()
-    runs = engine.finals(what, choices)
+    runs = engine.finals(default.STUDY, {})
     assert len(runs) == 2 * 4 * 5
     assert {run.parameterization for run in runs} == {"as is", "layer"}
-    rows = report.analyse(what, lines_of(runs, lambda run: 80.0 + run.seed), choices)
+    rows = report.analyse(default.STUDY, lines_of(runs, lambda run: 80.0 + run.seed))
     assert default.table(rows).count("82.00 ± 1.58") == 8
     records = lines_of(runs, lambda run: 80.0 + run.seed)
     records = [record | dict(run_id=str(n)) for n, record in enumerate(records)]

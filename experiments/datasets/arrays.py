@@ -74,8 +74,8 @@ def sizes(dataset: Dataset, run: Run) -> tuple[int, int]:
 def prepare(dataset: Dataset, run: Run) -> Dataset:
     """The data of one run: label noise for all training images, then the subset.
 
-    With `validation` its last share, under the true labels, stands in for the test images, and the
-    run trains on the others.
+    With `validation` its last share stands in for the test images, under the true labels unless
+    `noisy_validation`, and the run trains on the others.
     """
     kept, held_out = sizes(dataset, run)
     order = np.arange(len(dataset.train_labels))
@@ -84,7 +84,8 @@ def prepare(dataset: Dataset, run: Run) -> Dataset:
     seed = run.noise_seed if run.data_seed is None else run.data_seed
     noisy = symmetric_noise(dataset.train_labels, run.label_noise, dataset.num_classes, seed)
     train, held = order[:kept], order[kept : kept + held_out]
-    tested = dict(test_images=dataset.train_images[held], test_labels=dataset.train_labels[held])
+    judging = noisy if run.noisy_validation else dataset.train_labels
+    tested = dict(test_images=dataset.train_images[held], test_labels=judging[held])
     return dataclasses.replace(
         dataset,
         train_images=dataset.train_images[train],

@@ -100,9 +100,4 @@ def layer_norm(*, rngs: nnx.Rngs, dtype) -> nnx.LayerNorm:
     return nnx.LayerNorm(WIDTH, dtype=dtype, rngs=rngs)
 
 
-def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype):
-    del name, in_features
-    return ViT(num_classes, image_shape, rngs=rngs, dtype=dtype)
-
-
-MODELS = dict.fromkeys(("vit",), (build, SMALLEST_IMAGE))
+MODELS = {"vit": (ViT, SMALLEST_IMAGE)}

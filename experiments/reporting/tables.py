@@ -158,7 +158,7 @@ def runs_table(found: list[Group]) -> str:
     nothing here.
     """
     found = sorted(found, key=_place)
-    numbers = [paper.entry(g["dataset"], g["model"], g["method"], g["label_noise"]) for g in found]
+    numbers = [paper.entry(group) for group in found]
     rows = [
         [
             paper.MODEL_NAMES.get(group["model"], group["model"]),
@@ -170,7 +170,7 @@ def runs_table(found: list[Group]) -> str:
             format_mean_std(group.final),
             format_mean_std(group.best),
             str(len(group.runs)),
-            paper.format_entry(number),
+            number or "-",
         ]
         for group, number in zip(found, numbers, strict=True)
     ]

@@ -22,7 +22,7 @@ class Arm:
       base: the arm whose choice this one takes over first, such as its learning rate.
       origin: whether the choice is made on the problem's origin and carried over.
       joint: whether one choice serves all problems: the one that keeps most of the best arm's gain
-        over the reference where it keeps least.
+        over the reference where it keeps least, among the problems that judge.
       fits: whether settings at which training fits the labels come before all others.
       epochs: times the problem's epochs.
       role: what the row is in the table that opens the report: base, twice, sam, asam or cheap.
@@ -54,12 +54,14 @@ class Problem:
       settings: fields of `Run`.
       tuning: those that cut the validation split.
       origin: the problem on which choices are made that are carried over to this one.
+      judges: whether joint choices are made on it.
     """
 
     name: str
     settings: Settings
     tuning: Settings
     origin: str | None = None
+    judges: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,9 @@ class Study:
         """Of its result lines."""
         return f"{self.name}_run"
 
-    def problem(self, name: str) -> Problem:
+    def judging(self, problem: Problem, arm: Arm) -> Problem:
+        """The problem on which the arm's choice is made."""
+        name = problem.origin if arm.origin and problem.origin else problem.name
         return next(one for one in self.problems if one.name == name)
 
     def only(self, problems: Iterable[str], arms: Iterable[str]) -> "Study":
