@@ -125,7 +125,7 @@ def study(
     """Settings tuned on a validation split, finals on the test set, a table, a picture.
 
     Args:
-      name: fitted, pareto, radius, transformer, parameterization; language (has problems only).
+      name: fitted, pareto, radius, transformer, parameterization; language, without seeds.
       options: how.
       problems: Some problems only, by name.
       arms: Some rows only, by name.
@@ -136,7 +136,7 @@ def study(
     from experiments.studies import study as studies
 
     if name == "language":
-        language.run(options, problems)
+        language.run(options, problems, arms)
         _finish(options, f"The study {name} is finished")
         return
     whole = studies.study(name)

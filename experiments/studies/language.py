@@ -107,25 +107,31 @@ def planned(lines: list[Record], fingerprint: str) -> Iterator[Record]:
                 yield one | dict(run_id=hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
-def run(options: Options, problems: tuple[str, ...] = ()) -> None:
-    """Trains what is not finished of some problems; each choice is made once its runs are."""
-    for name in problems:
-        one_of("problem", name, PROBLEMS)
+def run(options: Options, problems: tuple[str, ...] = (), arms: tuple[str, ...] = ()) -> None:
+    """Trains what is not finished of some problems and methods, by name, of none for all.
+
+    Each choice is made once its runs are; all take the learning rate that AdamW's chose.
+    """
+    for what, names, known in (("problem", problems, PROBLEMS), ("arm", arms, ARMS)):
+        for name in names:
+            one_of(what, name, known)
     train, validation, test, fingerprint = topics.load()
     stop, lines = StopRequest(options.time_limit), result_lines.read(options.workdir, KIND)[0]
-    done, problems = {line["run_id"] for line in lines}, problems or tuple(PROBLEMS)
+    done = {line["run_id"] for line in lines}
     with runner.workdir_lock(options.workdir), stop.catching_signals():
 
         def todo() -> list[Record]:
-            plan = [one for one in planned(lines, fingerprint) if one["problem"] in problems]
-            return [one for one in plan if one["run_id"] not in done]
+            plan = [one for one in planned(lines, fingerprint) if one["run_id"] not in done]
+            plan = [one for one in plan if one["problem"] in (problems or PROBLEMS)]
+            return [one for one in plan if one["method"] in (arms or ARMS)]
 
         while left := todo():
             one, started = left[0], time.perf_counter()
             size = PROBLEMS[one["problem"]][0] or len(train)
             judge = validation if one["seed"] == TUNING_SEED else test
-            numbers = *np.float32([one["lr"], one["rho"]]), *np.int32([one["seed"], size])
-            found = trained(one["method"], one["steps"], np.int32(train), np.int32(judge), *numbers)
+            texts = jnp.asarray(train, jnp.int32), jnp.asarray(judge, jnp.int32)
+            numbers = np.float32(one["lr"]), np.float32(one["rho"]), one["seed"], size
+            found = trained(one["method"], one["steps"], *texts, *numbers)
             fit, loss, accuracy = (np.asarray(x, float).round(5).tolist() for x in found)
             line = dict(kind=KIND) | one | dict(train_bytes=size, test_bytes=len(judge))
             line |= dict(test_loss=loss, metrics=dict(train_loss=fit))
