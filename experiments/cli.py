@@ -161,7 +161,6 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
     "figure2": ("sharpness and the generalization gap", "figures.figure2:run"),
     "figure3": ("trajectories on a two-parameter loss", "figures.figure3:run"),
     "figure4": ("accuracy over rho", "figures.figure4:run"),
-    "curvature": ("curvature of the networks of figure2", "figures.curvature:run"),
     "report": ("RESULTS.md from the result lines in a folder", report),
     "study": ("study NAME: a comparison with tuned settings", study),
     "benchmark": ("benchmark NAME: what a step costs", benchmark),
