@@ -47,8 +47,7 @@ def check_mapped(name: str, axes: Axes) -> None:
         except NameError as error:
             raise ValueError(
                 f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap, jax.vmap or "
-                f"jax.shard_map with that axis, or leave {name} out. Under jit with sharded arrays "
-                "no axis is named."
+                f"jax.shard_map with that axis, or leave {name} out, as under jit."
             ) from error
 
 

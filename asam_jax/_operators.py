@@ -13,9 +13,8 @@ from asam_jax._leaf_rules import flax_filter_axes, not_bias
 from asam_jax.typing import FilterAxes, KeyPath, LayerAxes, LeafPredicate, Operator, PyTree, Scalar
 
 
-def _none(path: KeyPath, leaf: Any) -> None:
+def _none(*_: Any) -> None:
     """The rule that holds for no leaf."""
-    del path, leaf
 
 
 def _refuse_count(params: PyTree) -> None:

@@ -50,6 +50,7 @@ def sharpness_aware(
     leaves the states of `ascent` and `descent` as they were, so that training goes on where
     `optax.apply_if_finite(base, n)`, put behind this transformation, skips the step. Inside
     `optax.MultiSteps` only the last mini-batch would be seen at w + eps: accumulate inside grad_fn.
+    The state is a `typing.SharpnessAwareState`.
 
     Args:
       rho: the radius, a scalar of at least 0, or an optax schedule (update count -> radius). With
@@ -68,8 +69,6 @@ def sharpness_aware(
       perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
         first. None: each device has its own eps; equal to axis_name: one eps for all.
       sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
-
-    Returns a transformation whose state is a `typing.SharpnessAwareState`.
 
     Raises:
       ValueError: as `perturbation`; if every < 1; in update, if grad_fn or params is missing, an
