@@ -25,6 +25,8 @@ class Block(nnx.Module):
     kernel to tell a convolution, as Muon and the filters of ASAM do, finds none.
     """
 
+    causal = False
+
     def __init__(self, **kw):
         self.norm1, self.norm2 = layer_norm(**kw), layer_norm(**kw)
         self.query, self.key, self.value = (dense(WIDTH, WIDTH, **kw) for _ in range(3))
@@ -39,7 +41,8 @@ class Block(nnx.Module):
     def attention(self, x_BxTxW: jax.Array) -> jax.Array:
         heads = (*x_BxTxW.shape[:2], HEADS, WIDTH // HEADS)
         q, k, v = (layer(x_BxTxW).reshape(heads) for layer in (self.query, self.key, self.value))
-        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x_BxTxW.shape))
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(mixed.reshape(x_BxTxW.shape))
 
 
 class ViT(nnx.Module):
