@@ -125,16 +125,20 @@ def study(
     """Settings tuned on a validation split, finals on the test set, a table, a picture.
 
     Args:
-      name: fitted, pareto, radius, transformer, parameterization.
+      name: fitted, pareto, radius, transformer, parameterization; language, without seeds.
       options: how.
       problems: Some problems only, by name.
       arms: Some rows only, by name.
       seeds: Of the final runs.
       tuning_seeds: That judge each setting.
     """
-    from experiments.studies import engine
+    from experiments.studies import engine, language
     from experiments.studies import study as studies
 
+    if name == "language":
+        language.run(options, problems, arms)
+        _finish(options, f"The study {name} is finished")
+        return
     whole = studies.study(name)
     numbers = dict(seeds=seeds, tuning_seeds=tuning_seeds)
     whole = dataclasses.replace(whole, **{n: v for n, v in numbers.items() if v is not None})
@@ -169,6 +173,7 @@ def _finish(options: Options, said: str) -> list[str]:
     from experiments import benchmarks
     from experiments.figures import sections as figures
     from experiments.reporting import report, sections
+    from experiments.studies import language
     from experiments.studies import report as studies
     from experiments.training import result_lines
 
@@ -178,6 +183,7 @@ def _finish(options: Options, said: str) -> list[str]:
     runs, problems = result_lines.read(workdir)
     parts = [
         *studies.sections(workdir),
+        *language.sections(workdir),
         *sections.sections(runs, workdir),
         *figures.sections(workdir),
         *benchmarks.sections(workdir),

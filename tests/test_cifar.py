@@ -91,14 +91,6 @@ def test_an_archive_is_prepared_without_tensorflow(folders, monkeypatch, name):
     assert again.fingerprint == loaded.fingerprint
     np.testing.assert_array_equal(again.train_images, loaded.train_images)
 
-    # A damaged one is made anew.
-    (cache,) = (folders.parent / "cache" / "asam_jax").iterdir()
-    cache.write_bytes(cache.read_bytes()[:1000])
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folders.parent / "cache"))
-    assert arrays.load(name, folders).fingerprint == loaded.fingerprint
-    assert cache.stat().st_size > 1000
-
 
 @pytest.mark.filterwarnings("ignore")
 def test_without_a_network_the_error_says_what_to_do(folders, monkeypatch):
@@ -113,9 +105,7 @@ def test_without_a_network_the_error_says_what_to_do(folders, monkeypatch):
     assert str(folders / "downloads" / "manual" / "cifar-10-binary.tar.gz") in text
 
 
-def test_a_batch_of_another_size_and_a_copy_in_another_format_are_refused(folders):
-    with pytest.raises(ValueError, match="no whole number of 3073-byte records"):
-        cifar.read_batch(bytes(3000), 1)
+def test_a_copy_in_another_format_is_refused(folders):
     version = folders / "cifar10" / "3.0.2"
     version.mkdir(parents=True)
     (version / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')

@@ -10,7 +10,7 @@ from flax import nnx
 
 from experiments import models
 from experiments.datasets import arrays
-from experiments.models.small import Cnn
+from experiments.models.plain import Cnn
 from experiments.training import step as stepping
 from experiments.training.loop import Loop
 from experiments.training.spec import AXIS

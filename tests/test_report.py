@@ -98,10 +98,12 @@ def test_the_table_that_opens_the_report():
 @pytest.mark.parametrize(
     ("platform", "values", "words"),
     [
-        ("cpu", {}, "float32"),
         ("gpu", {}, "float32 (products and convolutions in TF32)"),
-        ("gpu", {"precision": "highest"}, "float32"),
-        ("tpu", {"precision": "highest"}, "float32 (products and convolutions in six passes"),
+        (
+            "tpu",
+            {"precision": "highest"},
+            "float32 (products and convolutions in six passes of bfloat16)",
+        ),
         ("gpu", {"dtype": "bfloat16"}, "bfloat16"),
         ("gpu", {"precision": "BF16_BF16_F32"}, "float32 (products by BF16_BF16_F32)"),
     ],

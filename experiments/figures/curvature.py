@@ -1,33 +1,42 @@
 """Does curvature tell the generalization gap? Measured on the networks of Figure 2.
 
 Sharpness at a radius is, to second order, the slope and the curvature along one direction. Here is
-the curvature alone: the largest eigenvalue and the trace of T H T, for T = 1 and for the paper's.
+the curvature alone: the largest eigenvalue and the trace of T H T, H the Hessian of the loss, for
+T = 1 and for the paper's.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy.stats import kendalltau
+from jax.flatten_util import ravel_pytree
+from scipy.sparse.linalg import LinearOperator, eigsh
 
+import asam_jax
 from experiments.config.options import Options
 from experiments.config.run import Run
-from experiments.datasets import arrays
-from experiments.figures import curvature_measures, figure2, figure_lines
-from experiments.figures.figure2_statistics import NAMES, grids, score
-from experiments.figures.figure_lines import Record
-from experiments.reporting.summaries import Section
+from experiments.figures import figure2
+from experiments.figures.figure import Figure, Record
+from experiments.figures.figure2_report import NAMES, gaps, grids, kendall, pearson, score
+from experiments.figures.networks import Network, measured, rounded
 from experiments.reporting.tables import markdown
-from experiments.training import result_lines, weights
-from experiments.training.runner import workdir_lock
-from experiments.training.spec import model_spec
+from experiments.training import result_lines
+from experiments.training import step as stepping
+from experiments.training.spec import ModelSpec
 
-KIND = "curvature"
+OPERATORS = {"plain": asam_jax.identity(), "adaptive": asam_jax.elementwise()}
 MEASURES = {
     "eigenvalue_plain": "largest eigenvalue of H",
     "eigenvalue_adaptive": "largest eigenvalue of T H T",
     "trace_plain": "trace of H",
     "trace_adaptive": "trace of T H T",
 }
+_SIGNS = 16  # random vectors for a trace
+_TOLERANCE = 1e-3  # of the eigenvalue, relative
 
 
 def run(options: Options, shared: Run = figure2.RUN, images: int = 256) -> None:
@@ -38,70 +47,88 @@ def run(options: Options, shared: Run = figure2.RUN, images: int = 256) -> None:
       shared: Which networks.
       images: Training images that are measured on.
     """
-    configs = figure2.plan(shared)
-    figure2.run(options, shared, figure2.Measuring(images))
-    with workdir_lock(options.workdir):
-        _measure(configs, images, options)
-    fingerprint = arrays.load(configs[0].dataset, options.data_dir).fingerprint
-    ours = {one.run_id(fingerprint) for one in configs}
-    lines = result_lines.read_kind(options.workdir, KIND)
-    lines = [x for x in lines if x["run_id"] in ours and x["images"] == images]
-    sharpness = result_lines.read_kind(options.workdir, figure2.KIND)
-    print(sentences(lines, sharpness))
-    print(f"Result lines: {options.workdir / result_lines.name_of(KIND)}.")
+    runs = figure2.plan(shared)
+    networks = figure2.networks(options, runs, images, m=8)
+    gap = {(line["run_id"], line["epoch"]): line["gap"] for line in networks}
+
+    def measure(of: Network) -> Record:
+        group = (
+            jnp.asarray(of.data.train_images[:images]),
+            jnp.asarray(of.data.train_labels[:images]),
+        )
+        found = curvatures(of.spec, of.params, of.rest, *group)
+        line = {name: rounded(value) for name, value in found.items()}
+        return line | {"gap": gap[of.run_id, of.epoch]}
+
+    every = networks[0]["epoch"]
+    lines = measured("curvature", runs, every, {"images": images}, options, measure)
+    figure(options.workdir).finish(options.workdir, lines)
 
 
-def _measure(configs: list[Run], images: int, options: Options) -> None:
-    """Appends a line for each network of Figure 2 that has none yet."""
-    workdir = options.workdir
-    known = {_place(line) for line in result_lines.read_kind(workdir, KIND)}
-    original = arrays.load(configs[0].dataset, options.data_dir)
-    ours = {one.run_id(original.fingerprint): one for one in configs}
-    specs = {}
-    for line in result_lines.read_kind(workdir, figure2.KIND):
-        run_id, epoch = line["run_id"], line["epoch"]
-        if run_id not in ours or (run_id, epoch, images) in known:
-            continue
-        if run_id not in specs:
-            one = ours[run_id]
-            prepared = arrays.prepare(original, one)
-            specs[run_id] = model_spec(one, prepared), prepared
-            print(f"Curvature at weight decay {one.weight_decay:g}.", flush=True)
-        spec, prepared = specs[run_id]
-        params, rest = weights.load(weights.path_of(workdir, run_id, epoch), spec)
-        group = prepared.train_images[:images], prepared.train_labels[:images]
-        found = curvature_measures.measure(spec, params, rest, *group)
-        record = {name: float(f"{value:.5g}") for name, value in found.items()}
-        record |= {"run_id": run_id, "epoch": epoch, "images": images, "gap": line["gap"]}
-        record |= {"dataset_fingerprint": original.fingerprint, "run": line["run"]}
-        result_lines.append(workdir, figure_lines.stamped(KIND, record))
-        known.add((run_id, epoch, images))
+def curvatures(spec: ModelSpec, params, rest, images, labels) -> dict[str, float]:
+    """The largest eigenvalue and the trace of T H T for each T_w, over all images."""
+    size = ravel_pytree(params)[0].size
+    found = {}
+    for name in OPERATORS:
+
+        def apply(vector: np.ndarray, name: str = name) -> np.ndarray:
+            flat = jnp.asarray(vector.reshape(-1), jnp.float32)
+            return np.asarray(_apply(spec, name, params, rest, images, labels, flat))
+
+        found[f"eigenvalue_{name}"] = largest_eigenvalue(apply, size)
+        found[f"trace_{name}"] = trace(apply, size)
+    return found
 
 
-def _place(line: Record) -> tuple:
-    return (line["run_id"], line["epoch"], line["images"])
+def largest_eigenvalue(apply: Callable[[np.ndarray], np.ndarray], size: int) -> float:
+    """Of a symmetric matrix, known by its products; the same start for every network.
+
+    SciPy's Lanczos iteration (ARPACK) asks for the products from the host. One inside a compiled
+    program would put a convolution into a loop, which XLA runs some 30 times slower on a CPU.
+    """
+    start = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    make: Any = LinearOperator  # SciPy has no types of its own, and those guessed are wrong
+    how: Any = dict(k=1, which="LA", v0=start, tol=_TOLERANCE, return_eigenvectors=False)
+    values = eigsh(make((size, size), matvec=apply, dtype=np.float32), **how)
+    return float(values[0])
 
 
-def correlations(lines: list[Record], measure: str) -> tuple[float, float]:
-    """Pearson's R and Kendall's tau with the gap."""
-    x = np.array([line[measure] for line in lines], float)
-    gap = np.array([line["gap"] for line in lines])
-    return float(np.corrcoef(x, gap)[0, 1]), float(kendalltau(x, gap)[0])  # type: ignore[arg-type]
+def trace(apply: Callable[[np.ndarray], np.ndarray], size: int) -> float:
+    """Hutchinson's estimate: the mean of <z, A z> over vectors z of random signs."""
+    draw = np.random.default_rng(1)
+    signs = [draw.choice(np.array([-1, 1], np.float32), size) for _ in range(_SIGNS)]
+    return float(np.mean([np.dot(z, apply(z)) for z in signs]))
 
 
-def sentences(lines: list[Record], sharpness: list[Record]) -> str:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(spec: ModelSpec, name: str, params, rest, images, labels, vector) -> jax.Array:
+    """T H T v, forward over reverse."""
+    _, unravel = ravel_pytree(params)
+    scales = OPERATORS[name](params)
+
+    def loss(w):
+        return stepping.evaluate(spec, w, rest, images, labels)[0] / len(labels)
+
+    def scaled(tree):
+        return jax.tree.map(jnp.multiply, scales, tree)
+
+    _, product = jax.jvp(jax.grad(loss), (params,), (scaled(unravel(vector)),))
+    return ravel_pytree(scaled(product))[0]
+
+
+def text(lines: list[Record], sharpness: list[Record]) -> str:
     """What the report says; `sharpness` holds the same networks' lines of Figure 2."""
-    run_ids = {line["run_id"] for line in lines}
-    run = lines[0]["run"]
-    rows = []
+    run, rows = lines[0]["run"], []
     for measure, name in MEASURES.items():
-        rows.append([name, "-", *(f"{value:.3f}" for value in correlations(lines, measure))])
+        x = np.array([line[measure] for line in lines], float)
+        rows.append([name, "-", *(f"{of(x, gaps(lines)):.3f}" for of in (pearson, kendall))])
+    run_ids = {line["run_id"] for line in lines}
     beside = [line for line in sharpness if line["run_id"] in run_ids]
     if beside:
         rhos = list(grids(beside).values())[-1]
         for measure, name in NAMES.items():
-            found = score(beside, measure, rhos)
-            rows.append([name, f"{found.rho:g}", f"{found.r:.3f}", f"{found.tau:.3f}"])
+            at = score(beside, measure, rhos)
+            rows.append([name, f"{at.rho:g}", f"{at.r:.3f}", f"{at.tau:.3f}"])
     table = markdown(["measure", "rho", "R", "Kendall's tau"], rows)
     return (
         f"Not in the paper. {run['model']} on {run['dataset']}, the n = {len(lines)} networks of "
@@ -112,18 +139,9 @@ def sentences(lines: list[Record], sharpness: list[Record]) -> str:
     )
 
 
-def section(workdir: Path) -> list[Section]:
-    """The paragraph and the table of the report for each experiment that there are lines for."""
-    rows: dict[tuple, list[Record]] = {}
-    for line in result_lines.read_kind(workdir, KIND):
-        made_by = line["run"]
-        key = (made_by["dataset"], made_by["model"], made_by["epochs"], line["images"])
-        rows.setdefault(key, []).append(line)
-    sharpness = result_lines.read_kind(workdir, figure2.KIND)
-    return [
-        Section(
-            f"Curvature and the generalization gap, {key[0]}, {key[1]}",
-            f"{sentences(lines, sharpness)}\n\n{figure_lines.origin(lines)}",
-        )
-        for key, lines in rows.items()
-    ]
+def figure(workdir: Path) -> Figure:
+    """A table beside that of Figure 2, and no picture."""
+    sharpness = result_lines.read_kind(workdir, figure2.FIGURE.kind)
+    title, keys = "Curvature and the generalization gap", ("dataset", "model", "epochs", "images")
+    said = functools.partial(text, sharpness=sharpness)
+    return Figure("curvature", title, said, keys=keys)

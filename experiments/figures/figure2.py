@@ -6,24 +6,26 @@ the same thing, so that their difference is the gap.
 """
 
 import dataclasses
-from pathlib import Path
-from typing import Literal
+import functools
+import math
+from collections.abc import Callable
 
+import asam_jax
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options
 from experiments.config.run import Run
 from experiments.datasets import arrays
-from experiments.figures import figure2_measures, figure2_picture, figure_lines
-from experiments.figures.figure2_statistics import PAPER_RHOS, sentences
-from experiments.figures.figure_lines import Record
-from experiments.reporting.summaries import Section
-from experiments.training import result_lines, runner, weights
+from experiments.figures import figure2_report
+from experiments.figures.figure import Figure, Record, for_data
+from experiments.figures.figure2_report import PAPER_RHOS
+from experiments.figures.networks import Network, measured, rounded
+from experiments.training import runner
+from experiments.training import step as stepping
 from experiments.training.loop import EvaluationSet
 from experiments.training.resolve import resolve
-from experiments.training.runner import workdir_lock
-from experiments.training.spec import model_spec
+from experiments.training.spec import ModelSpec
 
-KIND, RUNS, PICTURE = "figure2", "figure2_run", "figure2.png"
+RUNS = "figure2_run"
 CHECKPOINTS = 20  # of each training
 WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 # What differs on the digits: fewer steps, so a stronger decay; noise, without which there is no
@@ -31,136 +33,100 @@ WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 RUN = Run(method="sgd", epochs=100, batch_size=64, label_noise=0.4)
 PAPER = dict(model="wrn16_8", epochs=200, batch_size=256, label_noise=0.0, cutout=16)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
+# Name -> (T_w, p). Sharpness is the adaptive one with T = 1.
+MEASURES = {
+    "sharpness_2": (asam_jax.identity(), 2.0),
+    "adaptive_2": (asam_jax.elementwise(), 2.0),
+    "sharpness_inf": (asam_jax.identity(), math.inf),
+    "adaptive_inf": (asam_jax.elementwise(), math.inf),
+}
 
 
 def plan(shared: Run) -> list[Run]:
     """A run of each weight decay."""
     times = 10 if shared.dataset == RUN.dataset else 1
-    shared = figure_lines.for_data(shared, RUN, PAPER)
+    shared = for_data(shared, RUN, PAPER)
     decays = [round(times * decay, 6) for decay in WEIGHT_DECAYS]
     return [resolve(dataclasses.replace(shared, weight_decay=decay)) for decay in decays]
 
 
-@dataclasses.dataclass(frozen=True)
-class Measuring:
-    """How sharpness is measured: over groups of m of the first `images` training images."""
-
-    images: int = 256
-    """Training images that are measured on."""
-    m: int = 8
-    """Images in a group of m-sharpness."""
-    bn_mode: Literal["evaluation", "training"] = "evaluation"
-    """BatchNorm by running statistics, or by those of each group."""
-
-    def check(self, runs: list[Run]) -> None:
-        """Raises ConfigError for values that cannot be measured with."""
-        if not 1 <= self.m <= self.images:
-            raise ConfigError(
-                f"m={self.m} must be at least 1 and at most the {self.images} images that "
-                "sharpness is measured on; choose a smaller --m or more --images."
-            )
-        if runs[0].epochs < CHECKPOINTS:
-            raise ConfigError(
-                f"epochs={runs[0].epochs} is too few for {CHECKPOINTS} checkpoints; ask for "
-                f"{CHECKPOINTS} or more."
-            )
-
-
-MEASURING = Measuring()
-
-
-def run(options: Options, shared: Run = RUN, measuring: Measuring = MEASURING) -> None:
+def run(options: Options, shared: Run = RUN, images: int = 256, m: int = 8) -> None:
     """Figure 2: sharpness and the generalization gap of 180 networks.
 
     The paper's: --dataset cifar10 --images 50000, on an accelerator.
+
+    Args:
+      options: How.
+      shared: What all networks share.
+      images: Training images that sharpness is measured on.
+      m: Images in a group of m-sharpness.
     """
-    configs = plan(shared)
-    measuring.check(configs)
-    every = configs[0].epochs // CHECKPOINTS
-    runner.run_all(configs, options, kind=RUNS, keep_every=every)
-    with workdir_lock(options.workdir):
-        found = _measure(configs, measuring, every, options)
-    figure2_picture.draw(found, options.workdir / PICTURE)
-    print(sentences(found))
-    print(f"Result lines: {options.workdir / result_lines.name_of(KIND)}; picture beside it.")
+    FIGURE.finish(options.workdir, networks(options, plan(shared), images, m))
 
 
-def _measure(configs, measuring: Measuring, every: int, options: Options) -> list[Record]:
-    """The line of each checkpoint; those that are there already stay."""
-    workdir = options.workdir
-    how = {"images": measuring.images, "m": measuring.m, "batch_norm": measuring.bn_mode}
-    known = {_place(line): line for line in result_lines.read_kind(workdir, KIND)}
-    original, found = arrays.load(configs[0].dataset, options.data_dir), []
-    for one in configs:
-        run_id = one.run_id(original.fingerprint)
-        places = [(run_id, epoch, *how.values()) for epoch in range(every, one.epochs + 1, every)]
-        missing = [place for place in places if place not in known]
-        if missing:
-            print(f"Measuring weight decay {one.weight_decay:g}.", flush=True)
-        network = _Network(one, original, measuring) if missing else None
-        for place in missing:
-            assert network is not None
-            path = weights.path_of(workdir, run_id, place[1])
-            line = {"run_id": run_id, "epoch": place[1], **how, **network.measure(path)}
-            line |= {"dataset_fingerprint": original.fingerprint, "run": one.as_json()}
-            known[place] = figure_lines.stamped(KIND, line)
-            result_lines.append(workdir, known[place])
-        found += [known[place] for place in places]
-    return found
+def networks(options: Options, runs: list[Run], images: int, m: int) -> list[Record]:
+    """Trains what is not trained yet, and the line of each network.
 
-
-def _place(line: Record) -> tuple:
-    return (line["run_id"], line["epoch"], line["images"], line["m"], line["batch_norm"])
-
-
-class _Network:
-    """Measures the checkpoints of one run."""
-
-    def __init__(self, one: Run, original: arrays.Dataset, measuring: Measuring):
-        prepared = arrays.prepare(original, one)
-        # Another seed, so that the test set's noise is not the training set's.
-        test_labels = arrays.symmetric_noise(
-            prepared.test_labels, one.label_noise, prepared.num_classes, one.noise_seed + 1
+    Raises:
+      ConfigError: m or the epochs cannot be measured with.
+    """
+    if not 1 <= m <= images:
+        raise ConfigError(
+            f"m={m} must be at least 1 and at most the {images} images that sharpness is measured "
+            "on; choose a smaller --m or more --images."
         )
-        self._spec, self._measuring = model_spec(one, prepared), measuring
-        self._train = EvaluationSet(prepared.train_images, prepared.train_labels)
-        self._test = EvaluationSet(prepared.test_images, test_labels)
-        self._groups = (
-            prepared.train_images[: measuring.images],
-            prepared.train_labels[: measuring.images],
+    every = runs[0].epochs // CHECKPOINTS
+    if not every:
+        raise ConfigError(
+            f"epochs={runs[0].epochs} is too few for {CHECKPOINTS} checkpoints; ask for "
+            f"{CHECKPOINTS} or more."
         )
-        self._rhos = PAPER_RHOS + (MORE_RHOS if one.dataset == "digits" else ())
-
-    def measure(self, path: Path) -> Record:
-        params, rest = weights.load(path, self._spec)
-        sharpness = figure2_measures.sharpnesses(
-            self._spec,
-            params,
-            rest,
-            *self._groups,
-            self._rhos,
-            m=self._measuring.m,
-            train=self._measuring.bn_mode == "training",
-        )
-        losses = figure2_measures.losses(self._spec, params, rest, self._train, self._test)
-        return {
-            **{name: round(value, 5) for name, value in losses.items()},
-            "rhos": list(self._rhos),
-            **{name: [float(f"{x:.5g}") for x in rises] for name, rises in sharpness.items()},
-        }
+    runner.run_all(runs, options, kind=RUNS, keep_every=every)
+    how = {"images": images, "m": m, "batch_norm": "evaluation"}
+    measure = functools.partial(_measure, images=images, m=m)
+    return measured(FIGURE.kind, runs, every, how, options, measure)
 
 
-def section(workdir: Path) -> list[Section]:
-    """The paragraph and the table of the report for each experiment that there are lines for."""
-    rows: dict[tuple, list[Record]] = {}
-    for line in result_lines.read_kind(workdir, KIND):
-        made_by = line["run"]
-        key = (made_by["dataset"], made_by["model"], line["batch_norm"], made_by["epochs"])
-        rows.setdefault(key, []).append(line)
-    made = []
-    for key, found in rows.items():
-        picture = PICTURE if len(rows) == 1 else "_".join(["figure2", *map(str, key)]) + ".png"
-        title = f"Figure 2: sharpness and the generalization gap, {key[0]}, {key[1]}"
-        draw = figure2_picture.drawing(found)
-        made.append(figure_lines.section(title, sentences(found), found, picture, draw))
-    return made
+def _measure(of: Network, *, images: int, m: int) -> Record:
+    """Losses, gap and sharpnesses."""
+    data, at = of.data, (of.params, of.rest)
+    # Another seed, so that the test set's noise is not the training set's.
+    noise = (of.run.label_noise, data.num_classes, of.run.noise_seed + 1)
+    train = EvaluationSet(data.train_images, data.train_labels)
+    test = EvaluationSet(data.test_images, arrays.symmetric_noise(data.test_labels, *noise))
+    train_loss, train_accuracy = train.mean(of.spec, *at)
+    test_loss, test_accuracy = test.mean(of.spec, *at)
+    found = dict(train_loss=train_loss, test_loss=test_loss, gap=test_loss - train_loss)
+    found |= dict(train_accuracy=train_accuracy, test_accuracy=test_accuracy)
+    rhos = PAPER_RHOS + (MORE_RHOS if of.run.dataset == RUN.dataset else ())
+    count = min(images, len(data.train_labels)) // m * m  # what fills no group sits out
+    batch = (data.train_images[:count], data.train_labels[:count])
+    line: Record = {name: round(value, 5) for name, value in found.items()} | {"rhos": list(rhos)}
+    for name in MEASURES:
+        line[name] = [rounded(rise) for rise in _sharpness(of.spec, name, m)(at, batch, rhos).rise]
+    return line
+
+
+@functools.cache
+def _sharpness(spec: ModelSpec, name: str, m: int) -> Callable[..., asam_jax.RadiusProfile]:
+    """((params, rest), batch, radii) to a measure at all radii, over groups of m images.
+
+    The one-step sharpness of `asam_jax.sharpness`, by one gradient for all radii. The statistics in
+    `rest` are arguments, so that one program serves all networks; they are not perturbed.
+    """
+
+    def loss(at, batch):
+        return stepping.evaluate(spec, *at, *batch)[0] / m
+
+    operator, p = MEASURES[name]
+    operator = asam_jax.masked(operator, (True, False))
+    return asam_jax.radius_profile(loss, operator=operator, p=p, m=m)
+
+
+FIGURE = Figure(
+    "figure2",
+    "Figure 2: sharpness and the generalization gap",
+    figure2_report.text,
+    figure2_report.draw,
+    keys=("dataset", "model", "batch_norm", "epochs"),
+)

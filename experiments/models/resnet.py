@@ -12,11 +12,13 @@ References:
 """
 
 import dataclasses
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.layers import BatchNorm, conv, global_mean, linear
+from experiments.models.layers import BatchNorm, conv, linear
 
 SMALLEST_IMAGE = 4  # two downsamplings by two
 
@@ -78,7 +80,7 @@ class Bottleneck(nnx.Module):
         self.norm2 = BatchNorm(width, **kw)
         self.conv3 = conv(width, out, 1, **kw)
         self.norm3 = BatchNorm(out, **kw)
-        if stride != 1 or in_features != out:
+        if in_features != out:
             self.shortcut = conv(in_features, out, 1, stride, **kw)
             self.shortcut_norm = BatchNorm(out, **kw)
 
@@ -119,9 +121,9 @@ PLANS = {
 class ResNet(nnx.Module):
     """A 3x3 stem, three stages (the second and third halve the image), mean, dense layer."""
 
-    def __init__(self, plan: Plan, num_classes: int, in_features: int, **kw):
+    def __init__(self, plan: Plan, num_classes: int, image_shape: tuple[int, int, int], **kw):
         self.preact = plan.block is PreactBlock
-        self.conv = conv(in_features, plan.width, 3, plan.stem_stride, **kw)
+        self.conv = conv(image_shape[-1], plan.width, 3, plan.stem_stride, **kw)
         features = plan.width
         blocks = []
         for stage in range(3):
@@ -142,12 +144,7 @@ class ResNet(nnx.Module):
             x = block(x)
         if self.preact:
             x = jax.nn.relu(self.norm(x))
-        return self.dense(global_mean(x))
+        return self.dense(jnp.mean(x, axis=(1, 2)))
 
 
-def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype) -> ResNet:
-    del image_shape
-    return ResNet(PLANS[name], num_classes, in_features, rngs=rngs, dtype=dtype)
-
-
-MODELS = dict.fromkeys(PLANS, (build, SMALLEST_IMAGE))
+MODELS = {name: (partial(ResNet, plan), SMALLEST_IMAGE) for name, plan in PLANS.items()}

@@ -26,6 +26,8 @@ class Block(nnx.Module):
     kernel to tell a convolution, as Muon and the filters of ASAM do, finds none.
     """
 
+    causal = False
+
     def __init__(self, **kw):
         self.norm1, self.norm2 = layer_norm(**kw), layer_norm(**kw)
         self.query, self.key, self.value = (dense(WIDTH, WIDTH, **kw) for _ in range(3))
@@ -40,7 +42,8 @@ class Block(nnx.Module):
     def attention(self, x_BxTxW: jax.Array) -> jax.Array:
         heads = (*x_BxTxW.shape[:2], HEADS, WIDTH // HEADS)
         q, k, v = (layer(x_BxTxW).reshape(heads) for layer in (self.query, self.key, self.value))
-        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x_BxTxW.shape))
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(mixed.reshape(x_BxTxW.shape))
 
 
 class ViT(nnx.Module):
@@ -97,9 +100,4 @@ def layer_norm(*, rngs: nnx.Rngs, dtype) -> nnx.LayerNorm:
     return nnx.LayerNorm(WIDTH, dtype=dtype, rngs=rngs)
 
 
-def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype):
-    del name, in_features
-    return ViT(num_classes, image_shape, rngs=rngs, dtype=dtype)
-
-
-MODELS = dict.fromkeys(("vit",), (build, SMALLEST_IMAGE))
+MODELS = {"vit": (ViT, SMALLEST_IMAGE)}

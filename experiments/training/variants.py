@@ -188,20 +188,29 @@ def _within_budget(spec: StepSpec, state: TrainState, hyper: Hyper, loss_fn: Los
 
 def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_fn, subset_fn):
     """One pass over the whole batch, at w + eps along something cheaper than its gradient at w."""
-    source: Any = state.memory
-    memory = state.memory
+    memory: Any = state.memory
     if variant.subset > 1:
         direction = jax.grad(subset_fn, has_aux=True)(state.params, state.rest)[0]
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
-        source = asam_jax.typing.RememberState(direction)
-    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
-    how |= _region(spec, rho)
-    at = asam_jax.momentum_ascent(state.params, (source, state.opt_state), **how)
+    elif variant.momentum:
+        direction = optax.tree.scale(variant.momentum, _momentum(state.opt_state))
+    else:
+        direction = memory.direction
+    if variant.contrast:
+        share = -variant.contrast
+        direction = optax.tree.add_scale(direction, share, _momentum(state.opt_state))
+    at = asam_jax.momentum_ascent(state.params, direction, **_region(spec, rho))
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
     return result, grads, memory
+
+
+def _momentum(opt_state: Any) -> Any:
+    """SGD's momentum, or else the mean of gradients that Adam keeps."""
+    trace = optax.tree.get(opt_state, "trace")
+    return optax.tree.get(opt_state, "mu") if trace is None else trace
 
 
 def _transformation(spec: StepSpec, variant: Variant, rho, weight):
