@@ -39,13 +39,3 @@ def test_it_trains_where_only_what_trains_is_installed(tmp_path, monkeypatch):
     done = bare("train", *words)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "runs" / "results.jsonl").read_text().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "package"), [((), "matplotlib"), (("train", "--model", "mlp"), "scikit-learn")]
-)
-def test_a_command_that_needs_more_says_what(tmp_path, words, package):
-    done = bare(*words, "--workdir", tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"error: this command needs {package}, which is not installed" in done.stderr
-    assert f"pip install {package}, or" in done.stderr
