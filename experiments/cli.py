@@ -181,7 +181,7 @@ def _finish(options: Options, said: str) -> list[str]:
     parts = [
         *studies.sections(workdir),
         *language.sections(workdir),
-        *sections.sections(runs, workdir),
+        *sections.sections(runs),
         *figures.sections(workdir),
         *benchmarks.sections(workdir),
     ]
