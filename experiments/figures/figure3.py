@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 import asam_jax
 from experiments.config import paper
 from experiments.config.options import Options
-from experiments.figures import figure, toy
+from experiments.figures import toy
 from experiments.figures.figure import Figure, Record
 from experiments.reporting import style
 
@@ -66,7 +66,7 @@ def measure() -> list[Record]:
 
 def run(options: Options) -> None:
     """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
-    FIGURE.finish(options.workdir, figure.write(options.workdir, FIGURE.kind, measure()))
+    FIGURE.finish(options.workdir, FIGURE.write(options.workdir, measure()))
 
 
 def draw(found: list[Record], path: Path) -> None:
