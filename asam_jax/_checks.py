@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,25 +20,19 @@ def number(name: str, value: Any, low: float, below: float = math.inf) -> None:
     """Raises unless low <= value < below, a scalar; a traced one has no value to check."""
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) or np.ndim(value):
         raise TypeError(f"{name} must be a number, got a {type(value).__name__}; pass a scalar.")
-    if isinstance(value, Tracer):
-        return
-    if not low <= float(value) < below:  # also refuses NaN
+    if not isinstance(value, Tracer) and not low <= float(value) < below:  # also refuses NaN
         bounds = "finite" if below == math.inf else f"less than {below:g}"
         raise ValueError(f"{name} must be at least {low:g} and {bounds}, got {value}.")
 
 
-def radius(rho: Any, *, schedule: bool = False) -> None:
-    """Raises unless `rho` can be the radius of a region, or a schedule where one is taken."""
+def region(rho: Any, operator: Any, p: Any, *, schedule: bool = False) -> float:
+    """The order p as a Python float; raises unless ||T_w^-1 eps||_p <= rho is a region."""
     if not callable(rho):
         number("rho", rho, 0.0)
     elif not schedule:
         raise TypeError(
             "rho must be a number here, got a schedule; call it with the step: rho=schedule(step)."
         )
-
-
-def norm_order(p: Any) -> float:
-    """`p` as a Python float, or an error unless it is the order of a norm."""
     if isinstance(p, Tracer):
         raise TypeError(
             "p must be a Python number, got a traced one; it decides which program is compiled. "
@@ -47,6 +40,11 @@ def norm_order(p: Any) -> float:
         )
     if p != math.inf:
         number("p", p, 1.0)
+    if not callable(operator):
+        raise TypeError(f"operator must be callable, got a {type(operator).__name__}.")
+    name = getattr(operator, "__name__", "")
+    if name in ("identity", "elementwise", "filterwise", "masked"):
+        raise TypeError(f"operator={name} must be called: operator=asam_jax.{name}(...).")
     # Closer to 1 the powers of 1 / (p - 1) have no digits left.
     return 1.0 if float(p) < 1 + 1e-6 else float(p)
 
@@ -59,24 +57,11 @@ def count(name: str, value: Any, low: int) -> int:
     return int(value)
 
 
-def function(name: str, value: Any) -> None:
-    """Raises unless `value` can be called."""
-    if not callable(value):
-        raise TypeError(f"{name} must be callable, got a {type(value).__name__}.")
-
-
-def transformation(name: str, value: Any) -> None:
-    """Raises unless `value` is an optax transformation."""
-    if not (hasattr(value, "init") and hasattr(value, "update")):
-        raise TypeError(
-            f"{name} must be an optax.GradientTransformation such as optax.sgd(0.1), got a "
-            f"{type(value).__name__}."
-        )
-
-
 def base_optimizer(base: Any) -> optax.GradientTransformationExtraArgs:
     """The base, not given grad_fn and perturb, which optax's line searches refuse."""
-    transformation("base", base)
+    if not hasattr(base, "update"):
+        kind = type(base).__name__
+        raise TypeError(f"base must be an optax optimizer such as optax.sgd(0.1), got a {kind}.")
     base = optax.with_extra_args_support(base)
 
     def update_fn(updates: PyTree, state: Any, params: PyTree | None = None, **extra_args: Any):
@@ -89,25 +74,16 @@ def base_optimizer(base: Any) -> optax.GradientTransformationExtraArgs:
 def real_floating(name: str, tree: PyTree) -> None:
     """Raises where a leaf is not real floating point."""
     for path, leaf in _leaves_with_path(tree):
-        plain = isinstance(leaf, (bool, int, float, complex))
-        dtype = jnp.result_type(leaf) if plain else getattr(leaf, "dtype", None)
-        if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
-            continue
-        mend = (
-            "Keep other leaves out of the parameters: params, static = eqx.partition(model, "
-            "eqx.is_inexact_array), with eqx.combine(params, static) in the loss; or "
-            "nnx.split(model, nnx.Param, ...)."
-        )
-        if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
-            mend = (
-                "Keep a complex parameter as two real leaves, and make jax.lax.complex(real, imag) "
-                "of them in the loss."
+        number = isinstance(leaf, (bool, int, float, complex)) or hasattr(leaf, "dtype")
+        kind = jnp.result_type(leaf) if number else type(leaf).__name__
+        if not (number and jnp.issubdtype(kind, jnp.floating)):
+            raise TypeError(
+                f"{name}{_keystr(path)} is of {kind}: only real floating-point arrays can be "
+                "perturbed. Keep other leaves out of the parameters: params, static = "
+                "eqx.partition(model, eqx.is_inexact_array), with eqx.combine(params, static) in "
+                "the loss; or nnx.split(model, nnx.Param, ...). Keep a complex parameter as two "
+                "real leaves, and make jax.lax.complex(real, imag) of them in the loss."
             )
-        kind = f"has dtype {dtype}" if dtype is not None else f"is a {type(leaf).__name__}"
-        raise TypeError(
-            f"{name}{_keystr(path)} {kind}: only real floating-point arrays can be perturbed. "
-            + mend
-        )
 
 
 def same_tree(
@@ -119,13 +95,11 @@ def same_tree(
             f"{name} must have the tree structure of {expected}.\n"
             f"{expected}: {jax.tree.structure(reference)}\n{name}: {jax.tree.structure(tree)}"
         )
+    kinds = {"shape": jnp.shape} | ({"dtype": jnp.result_type} if dtypes else {})
     for (path, a), b in zip(_leaves_with_path(reference), jax.tree.leaves(tree), strict=True):
-        for kind, of, error in (
-            ("shape", jnp.shape, ValueError),
-            ("dtype", jnp.result_type, TypeError),
-        ):
-            if (kind == "shape" or dtypes) and of(a) != of(b):
-                raise error(
+        for kind, of in kinds.items():
+            if of(a) != of(b):
+                raise (ValueError if kind == "shape" else TypeError)(
                     f"{name}{_keystr(path)} has {kind} {of(b)}, but {expected}{_keystr(path)} has "
                     f"{kind} {of(a)}; the {kind}s must agree."
                 )
@@ -137,8 +111,8 @@ def scales(params: PyTree, result: PyTree) -> None:
         raise ValueError(f"operator must return a tree like params, got {type(result).__name__}.")
     for (path, w), t in zip(_leaves_with_path(params), jax.tree.leaves(result), strict=True):
         shape, own = jnp.shape(t), jnp.shape(w)
-        fits = all(s in (1, size) for s, size in zip(shape, own, strict=False))
-        if not fits or len(shape) not in (0, len(own)):
+        fits = len(shape) == len(own) and all(s in (1, n) for s, n in zip(shape, own, strict=True))
+        if shape and not fits:
             raise ValueError(
                 f"operator returned a scale of shape {shape} at params{_keystr(path)} of shape "
                 f"{own}; a scale needs the parameter's rank, with 1 where it is shared."
@@ -148,39 +122,23 @@ def scales(params: PyTree, result: PyTree) -> None:
 def update_arguments(updates: PyTree, params: PyTree) -> None:
     """Raises where `update` was called without parameters, or inside optax.masked."""
     if params is None:
-        raise ValueError(
-            "params is missing: the perturbation scales with the parameters; call "
-            "update(grads, state, params, ...)."
-        )
+        raise ValueError("params is missing: call update(grads, state, params, ...).")
     leaves = jax.tree.leaves(updates, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
         raise ValueError(
-            "updates holds optax.MaskedNode placeholders: inside optax.masked or optax.partition "
-            "grad_fn cannot be called on the parameters. Chain the sharpness-aware transformation "
-            "before them and give it operator=asam_jax.masked(operator, mask)."
+            "updates holds optax.MaskedNode placeholders. Chain the sharpness-aware transformation "
+            "before optax.masked or optax.partition, with operator=asam_jax.masked(operator, mask)."
         )
-
-
-def gradient_function(grad_fn: Callable[..., Any] | None) -> Callable[..., Any]:
-    """Returns `grad_fn`, or raises when there is none."""
-    if grad_fn is None:
-        raise ValueError(
-            "grad_fn is missing: call update(grads, state, params, grad_fn=f) with f(params) -> "
-            "gradients at params for the same mini-batch. Training loops that own the gradient "
-            "call and cannot pass it use asam_jax.alternating."
-        )
-    function("grad_fn", grad_fn)
-    return grad_fn
 
 
 def like_updates(updates: PyTree, result: PyTree) -> PyTree:
     """What grad_fn returned, as a tree like updates; each leaf may sit in a box (nnx.Param)."""
     structure = jax.tree.structure(updates)
     if isinstance(result, tuple) and len(result) == 2 and jax.tree.structure(result) != structure:
-        for place, call in ((1, "jax.value_and_grad(loss)"), (0, "jax.grad(loss, has_aux=True)")):
+        for place in (0, 1):  # of jax.grad(loss, has_aux=True), of jax.value_and_grad(loss)
             if jax.tree.structure(result[place]) == structure:
                 raise ValueError(
-                    f"grad_fn must return gradients alone, but returned a pair, as {call} does; "
+                    "grad_fn must return gradients alone, but returned a pair that holds them: "
                     f"append [{place}] to what it returns."
                 )
 

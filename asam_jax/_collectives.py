@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
 from asam_jax.typing import AxisName, PyTree
@@ -28,15 +27,14 @@ def check_names(
     extra = [axis for axis in shared if axis not in axes]
     if extra:
         raise ValueError(
-            f"perturb_axis_name holds {extra}, which axis_name={axis_name!r} does not: eps can be "
-            "shared over the axes that the gradient is averaged over, all or some of them; add "
-            f"{extra} to axis_name."
+            f"perturb_axis_name holds {extra}, which axis_name={axis_name!r} does not: an eps that "
+            f"devices share needs a gradient that they share; add {extra} to axis_name."
         )
     both = [axis for axis in sharded if axis in axes]
     if both:
         raise ValueError(
-            f"sharded_axis_name and axis_name both hold {both}: over an axis, the gradient is "
-            "either averaged or of each device's own parameters. Leave it out of one of them."
+            f"sharded_axis_name and axis_name both hold {both}: the gradient is either averaged "
+            "or of each device's own parameters. Leave it out of one of them."
         )
     return axes, shared, sharded
 
@@ -48,10 +46,8 @@ def check_mapped(name: str, axes: Axes) -> None:
             jax.lax.axis_index(axis)
         except NameError as error:
             raise ValueError(
-                f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap(..., "
-                f"axis_name={axis!r}), jax.vmap(..., axis_name={axis!r}) or jax.shard_map over a "
-                f"mesh with that axis, or leave {name} out. Under jit with sharded arrays no axis "
-                "is named."
+                f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap, jax.vmap or "
+                f"jax.shard_map with that axis, or leave {name} out, as under jit."
             ) from error
 
 
@@ -94,9 +90,8 @@ def check_own(name: str, tree: PyTree, axes: Axes) -> None:
             raise ValueError(
                 f"{name}{jax.tree_util.keystr(path)} does not vary over {summed}: it is summed or "
                 "averaged over them already, by shard_map, which sums the gradient of parameters "
-                "that all devices share, or by the loss itself (pmean, psum). To average it again "
-                "over axis_name would scale it in silence. Either leave axis_name out, if this is "
-                "the final gradient; or take the gradient of each device's own loss, at "
+                "that all devices share, or by the loss itself. Either leave axis_name out, if "
+                "this is the final gradient; or take the gradient of each device's own loss, at "
                 f"jax.lax.pcast(params, {summed}, to='varying')."
             )
 
@@ -119,13 +114,8 @@ def either(perturb: Any, yes: Callable[[], Any], no: Callable[[], Any], axes: Ax
         differs = tuple(axis for axis in axes if axis in varying_axes(perturb))
         if differs:
             raise ValueError(
-                f"perturb varies over {differs}, over which the step it decides on communicates: "
-                "devices that decide otherwise would wait for each other. Decide by something that "
-                f"all share, such as jax.lax.pmean(quantity, {differs}) above a threshold."
+                f"perturb varies over {differs}: devices that decide otherwise would wait for each "
+                f"other. Decide by what all share, jax.lax.pmean(quantity, {differs}) say."
             )
         return jax.lax.cond(perturb, yes, no)
-    if not isinstance(perturb, (bool, int, np.generic, np.ndarray, jax.Array)) or np.ndim(perturb):
-        raise TypeError(
-            f"perturb must be True, False or a boolean scalar, got a {type(perturb).__name__}."
-        )
     return yes() if perturb else no()

@@ -1,9 +1,8 @@
 """Rules on the leaves of a parameter tree, by the shape of a leaf and the names on its path.
 
-The innermost name of a leaf is the last on its path. The keys of wrappers around an array are
-skipped: the attributes `value` (`nnx.Param`), `array` and `data_array` (named arrays), and the
-index of a node without names (Haliax). Names that hold a path, as those of Haiku and of flattened
-trees do, are split at "/" and ".".
+The innermost name is the last on the path. Keys of wrappers around an array are skipped: the
+attributes `value` (`nnx.Param`), `array` and `data_array` (named arrays), and the index of a node
+without names (Haliax). Names that hold a path, as Haiku's, are split at "/" and ".".
 """
 
 import re
@@ -14,15 +13,14 @@ import numpy as np
 
 from asam_jax.typing import KeyPath
 
+_UNNAMED = jax.tree_util.FlattenedIndexKey
 _BOXES = {jax.tree_util.GetAttrKey(name) for name in ("value", "array", "data_array")}
 
 
 def _keys(path: KeyPath) -> list[Any]:
     """The names and indices on a path, the leaf's own last."""
     keys = list(path)
-    while len(keys) > 1 and (
-        keys[-1] in _BOXES or isinstance(keys[-1], jax.tree_util.FlattenedIndexKey)
-    ):
+    while len(keys) > 1 and (keys[-1] in _BOXES or isinstance(keys[-1], _UNNAMED)):
         keys.pop()
     return [getattr(k, "name", getattr(k, "key", getattr(k, "idx", k))) for k in keys]
 
@@ -48,14 +46,8 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
     - it has an index and no name (lists, tuples, Keras' variables), and no axis but the last is
       longer than 1.
 
-    A rule of your own, `(path, leaf) -> bool`, serves other names.
-
-    Args:
-      path: the leaf's key path, as `jax.tree_util.tree_map_with_path` hands it out.
-      leaf: the parameter, or anything with its shape.
-
-    Returns:
-      False for biases, True for everything else.
+    A rule of your own, `(path, leaf) -> bool`, serves other names. `path` is the leaf's key path,
+    as `jax.tree_util.tree_map_with_path` hands it out, `leaf` anything with its shape.
 
     >>> import asam_jax, jax
     >>> params = {"conv": {"kernel": 1.0, "bias": 1.0}, "norm": {"scale": 1.0, "bias": 1.0}}
@@ -103,21 +95,12 @@ def flax_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     kernel. A leaf of four axes or more is such a kernel, unless a word of its innermost name begins
     with `bias`, `scale`, `emb` or `pos`; of three axes, only if its own name or its module's
     contains `conv`. In the `w` of Haiku's transposed convolutions (`conv2_d_transpose`) the outputs
-    are last but one. For other layouts give `filterwise` a rule of your own.
+    are last but one. For other layouts give `filterwise` a rule of your own, from the leaf's key
+    path and the leaf to the axes, or to None for an element-wise scale.
 
-    Args:
-      path: the leaf's key path, as `jax.tree_util.tree_map_with_path` hands it out.
-      leaf: the parameter, or anything with its shape.
-
-    Returns:
-      The axes to reduce, or None for an element-wise scale.
-
-    >>> import asam_jax, jax, jax.numpy as jnp
+    >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.flax_filter_axes((), jnp.ones((3, 3, 16, 32)))
     (0, 1, 2)
-    >>> params = {"conv": {"kernel": jnp.ones((5, 16, 32))}, "dense": {"kernel": jnp.ones((2, 2))}}
-    >>> jax.tree_util.tree_map_with_path(asam_jax.flax_filter_axes, params)
-    {'conv': {'kernel': (0, 1)}, 'dense': {'kernel': None}}
     """
     found = _kernel_names(path, leaf)
     if found is None:
@@ -134,13 +117,6 @@ def torch_filter_axes(path: KeyPath, leaf: Any) -> tuple[int, ...] | None:
     Which leaves are kernels of convolutions is decided as by `flax_filter_axes`. Equinox'
     transposed convolutions have this layout, too; PyTorch's are (in, out, *spatial), and need a
     rule of your own.
-
-    Args:
-      path: see `flax_filter_axes`.
-      leaf: see `flax_filter_axes`.
-
-    Returns:
-      The axes to reduce, or None for an element-wise scale.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.torch_filter_axes((), jnp.ones((32, 16, 3, 3)))

@@ -34,20 +34,16 @@ def perturbation(
     the largest |T_w g|, in equal shares where several are largest.
 
     Norms are taken over all leaves together, in float32 at least, without overflow or underflow. A
-    zero gradient gives eps = 0. A NaN or an infinity anywhere in `grads` makes all of eps NaN.
-    What `masked` freezes has eps = 0, and its gradient is ignored.
-
-    Derivatives through eps are finite. For p other than 2, those at zero entries of the gradient
-    are taken as 0.
+    zero gradient gives eps = 0; a NaN or an infinity in `grads` makes all of eps NaN. What `masked`
+    freezes has eps = 0, and its gradient is ignored. Derivatives through eps are finite; for p
+    other than 2, those at zero entries of the gradient are taken as 0.
 
     Args:
       params: a tree of real floating-point arrays, w.
       grads: a tree of the same structure and shapes: the gradient g of the loss at w.
-      rho: the radius of the region, a scalar of at least 0; may be traced. It measures
-        ||T_w^-1 eps||_p: for the element-wise operator a relative change of the weights, for
-        `identity` their units.
-      operator: T_w, a function from params to a tree of positive scales that broadcast to the
-        leaves.
+      rho: the radius of the region, a scalar of at least 0; may be traced. For the element-wise
+        operator it is a relative change of the weights, for `identity` it has their units.
+      operator: T_w, a function from params to a tree of scales that broadcast to the leaves.
       p: the order of the region's norm, a Python number from 1 to infinity.
       sharded_axis_name: mapped axes of `jax.shard_map` over which parameters are sharded (tensor,
         expert or pipeline parallel, FSDP by hand). The norm is summed over them for the leaves
@@ -57,9 +53,8 @@ def perturbation(
       eps: a tree of params' structure, shapes and dtypes.
 
     Raises:
-      ValueError: if rho < 0 or p < 1, if structures or shapes differ, or if
-        `sharded_axis_name` is used where types do not tell what varies.
-      TypeError: if a leaf of params is not real floating point, or p is traced.
+      ValueError, TypeError: if rho < 0, p < 1 or traced, the trees differ, a leaf is not real
+        floating point, or `sharded_axis_name` is used where types do not tell what varies.
 
     >>> import asam_jax, jax.numpy as jnp, numpy as np
     >>> w, g = jnp.array([2.0, -1.0]), jnp.array([2.0, 3.0])
@@ -69,9 +64,7 @@ def perturbation(
     >>> asam_jax.perturbation(w, g, rho=0.5, operator=asam_jax.identity(), p=jnp.inf)
     Array([0.5, 0.5], dtype=float32)
     """
-    _checks.radius(rho)
-    p = _checks.norm_order(p)
-    _operators.check(operator)
+    p = _checks.region(rho, operator, p)
     _checks.real_floating("params", params)
     _checks.same_tree("params", params, "grads", grads)
     _checks.real_floating("grads", grads)
@@ -81,38 +74,29 @@ def perturbation(
     _checks.scales(params, scales)
     trained = _operators.trained(operator, params)
 
-    leaves, treedef = jax.tree.flatten(params)
-    flags = [True] * len(leaves) if trained is None else jax.tree.leaves(trained)
-    ts, gs = [], []
-    for w, t, g, flag in zip(
-        leaves, jax.tree.leaves(scales), jax.tree.leaves(grads), flags, strict=True
-    ):
-        g = jnp.asarray(g).astype(_tree.wide(w))
-        ts.append(jnp.asarray(t).astype(g.dtype))
-        gs.append(g if isinstance(flag, bool) else jnp.where(flag, g, jnp.zeros_like(g)))
+    ws, treedef = jax.tree.flatten(params)
+    ts, gs = jax.tree.leaves(scales), jax.tree.leaves(_tree.where(trained, grads))
+    flags = [True] * len(ws) if trained is None else jax.tree.leaves(trained)
     moving = [index for index, flag in enumerate(flags) if flag is not False]
-    result = [jnp.zeros_like(w) for w in leaves]
-    if moving:
-        directions = _directions([ts[i] for i in moving], [gs[i] for i in moving], p, axes)
-        for i, direction in zip(moving, directions, strict=True):
-            eps = jnp.asarray(rho).astype(direction.dtype) * direction
-            result[i] = eps.astype(jnp.result_type(leaves[i]))
-    return treedef.unflatten(result)
-
-
-def _directions(ts: list[jax.Array], gs: list[jax.Array], p: float, axes: Axes) -> list[jax.Array]:
-    """The eps of rho = 1, leaf by leaf."""
-    if p != 2:
-        return _other_directions(ts, gs, p, axes)
-    s = _tree.inverse(_tree.root_of_norm(ts, gs, axes))  # 1 / sqrt(||T g||)
-    scaled = [_tree.capped(t, s) for t in ts]
-    return [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
+    dtypes = [_tree.wide(w) for w in ws]
+    ts = [jnp.asarray(ts[i]).astype(dtypes[i]) for i in moving]
+    gs = [jnp.asarray(gs[i]).astype(dtypes[i]) for i in moving]
+    if p == 2:
+        s = _tree.inverse(_tree.root_of_norm(ts, gs, axes))  # 1 / sqrt(||T g||)
+        scaled = [_tree.capped(t, s) for t in ts]
+        directions = [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
+    else:
+        directions = _other_directions(ts, gs, p, axes) if ts else []
+    eps = [jnp.zeros_like(w) for w in ws]
+    for i, direction in zip(moving, directions, strict=True):
+        eps[i] = (jnp.asarray(rho).astype(dtypes[i]) * direction).astype(jnp.result_type(ws[i]))
+    return treedef.unflatten(eps)
 
 
 def _other_directions(
     ts: list[jax.Array], gs: list[jax.Array], p: float, axes: Axes
 ) -> list[jax.Array]:
-    """The same for any p: T sign(g) h / ||h||_p with h = (|T g| / max |T g|)^(1 / (p - 1)).
+    """Eps / rho for any p: T sign(g) h / ||h||_p with h = (|T g| / max |T g|)^(1 / (p - 1)).
 
     The largest entry only scales. It has no derivative, since no eps depends on it.
     """

@@ -1,46 +1,31 @@
 """The increase of the loss at w + eps at several radii, and the radius of a given increase."""
 
 import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
 
-from asam_jax import _checks, _collectives, _operators
+from asam_jax import _checks, _collectives
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax._tree import mean, total, wide, widened, zeros
+from asam_jax._tree import total, wide, widened
 from asam_jax.typing import Operator, PyTree, Scalar
 
 LossFn = Callable[[PyTree, PyTree], jax.Array]
-
-
-def _scalar(loss: Any) -> jax.Array:
-    """What loss_fn returned, in float32 at least; an error unless it is one real number."""
-    is_array = isinstance(loss, (int, float)) or hasattr(loss, "dtype")
-    shape, dtype = (jnp.shape(loss), jnp.result_type(loss)) if is_array else ((), type(loss))
-    if shape or not (is_array and jnp.issubdtype(dtype, jnp.floating)):
-        raise TypeError(
-            "loss_fn must return a scalar, the mean loss over the batch as a real floating-point "
-            f"number, got {dtype} of shape {shape}; take jnp.mean of the examples' losses, and of "
-            "(loss, aux) return the loss alone."
-        )
-    return jnp.asarray(loss).astype(wide(loss))
 
 
 class Loss:
     """loss_fn at w + eps on a batch, without and with its gradient, compiled once while kept."""
 
     def __init__(self, loss_fn: LossFn) -> None:
-        _checks.function("loss_fn", loss_fn)
-
         def value(params: PyTree, eps: PyTree, batch: PyTree) -> jax.Array:
-            return _scalar(loss_fn(jax.tree.map(jnp.add, params, eps), batch))
+            loss = loss_fn(jax.tree.map(jnp.add, params, eps), batch)
+            return jnp.asarray(loss).astype(wide(loss)).reshape(())
 
         def value_and_grad(params: PyTree, eps: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
             if jax.sharding.get_abstract_mesh().manual_axes:
@@ -49,7 +34,7 @@ class Loss:
                 kind = jax.eval_shape(value, params, eps, batch).manual_axis_type
                 params = _collectives.vary(params, tuple(kind.varying) if kind else ())
             loss, grads = jax.value_and_grad(value)(params, eps, batch)
-            return loss, jax.tree.map(lambda g: g.astype(wide(g)), grads)
+            return loss, widened(grads)
 
         self.at, self.with_grad = jax.jit(value), jax.jit(value_and_grad)
 
@@ -69,34 +54,27 @@ def groups_of(batch: PyTree, m: Any) -> Iterator[PyTree]:
             f"m={m} and leading axes {sorted(sizes)}; choose a divisor, or drop the remainder."
         )
 
-    def group(first: int) -> PyTree:
+    def part(leaf: Any, first: int) -> Any:
         # NumPy arrays are sliced where they are, so that the device holds one group at a time.
-        of = lambda a: _rows(a, first, m) if isinstance(a, jax.Array) else a[first : first + m]  # noqa: E731
-        return jax.tree.map(of, batch)
+        if not isinstance(leaf, jax.Array):
+            return leaf[first : first + m]
+        return jax.lax.dynamic_slice_in_dim(leaf, first, m)
 
-    return map(group, range(0, sizes.pop()[0], m))
+    starts = range(0, sizes.pop()[0], m)
+    return (jax.tree.map(functools.partial(part, first=first), batch) for first in starts)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _rows(leaf: jax.Array, first: Scalar, size: int) -> jax.Array:
-    sharding = jax.typeof(leaf).sharding
-    axes = sharding.spec[0] or ()
-    ways = [sharding.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes)]
-    if size % math.prod(ways):
-        # An axis sharded in an explicit mesh can only be sliced into parts that its devices divide.
-        gathered = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
-        return leaf.at[first + jnp.arange(size)].get(out_sharding=gathered)
-    return jax.lax.dynamic_slice_in_dim(leaf, first, size)
+def mean(terms: Iterable[PyTree]) -> PyTree:
+    """The mean of trees of scalars."""
+    terms = list(terms)
+    return jax.tree.map(lambda *scalars: sum(scalars) / len(terms), *terms)
 
 
 class RadiusProfile(NamedTuple):
-    """What `radius_profile` measures at R radii.
+    """What `radius_profile` measures.
 
-    Attributes:
-      rise: L(w + eps) - L(w) at each radius, of shape [R].
-      linear: rho ||T_w g||_q, the same for the loss's linearisation, of shape [R].
-      slope: ||T_w g||_q, the increase to first order for each unit of rho, a scalar.
-      loss: L(w), a scalar.
+    The increases of the loss and of its linearisation at R radii, of shape [R]; the slope
+    ||T_w g||_q and the loss L(w), scalars.
     """
 
     rise: jax.Array
@@ -118,8 +96,7 @@ def radius_profile(
         linear(rho) = <g, eps> = rho ||T_w g||_q,   1/p + 1/q = 1
 
     It costs one gradient and a loss for each radius. Where the two differ, the gradient at w no
-    longer predicts the loss. `rise` is `sharpness` with one step; see there for groups, what is
-    compiled, and sharded arrays.
+    longer predicts the loss. `rise` is `sharpness` with one step.
 
     Args:
       loss_fn: see `sharpness`, as for operator, p, m and the errors.
@@ -136,9 +113,7 @@ def radius_profile(
     [ 1.01 11.  ] [ 1. 10.] 10.0
     """
     loss = Loss(loss_fn)
-    _operators.check(operator)
-    _checks.norm_order(p)
-
+    _checks.region(0.0, operator, p)
     eps_at = jax.jit(functools.partial(perturbation, operator=operator, p=p))
 
     @jax.jit
@@ -151,11 +126,12 @@ def radius_profile(
         return total(jax.tree.leaves(parts))
 
     def measure(params: PyTree, batch: PyTree, radii: Any) -> RadiusProfile:
-        _checks.real_floating("params", params)
-        radii = _radii(radii)
+        if not isinstance(radii, Tracer):
+            radii = np.asarray(radii)
+            _checks.number("the smallest of radii", radii.min(), 0.0)
 
         def of(group: PyTree) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-            at_w, grads = loss.with_grad(params, zeros(params), group)
+            at_w, grads = loss.with_grad(params, optax.tree.zeros_like(params), group)
             each = [loss.at(params, eps_at(params, grads, rho=rho), group) for rho in radii]
             return [at - at_w for at in each], slope_at(params, grads).astype(at_w.dtype), at_w
 
@@ -166,38 +142,20 @@ def radius_profile(
     return measure
 
 
-def _radii(radii: Any) -> Any:
-    """The radii as an array of one axis; where they are known, of NumPy."""
-    radii = radii if isinstance(radii, Tracer) else np.asarray(radii)
-    if radii.ndim != 1 or not radii.size:
-        raise ValueError(
-            "radii must be numbers along one axis, one at least, got an array of shape "
-            f"{radii.shape}; for a single radius pass [rho]."
-        )
-    if not isinstance(radii, Tracer):
-        _checks.number("the smallest of radii", radii.min(), 0.0)
-    return radii
-
-
 def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar) -> jax.Array:
     """The smallest rho at which the loss increases by `rise`, between measured radii.
 
         rho:  L(w + eps(rho)) - L(w) = rise
 
-    It is interpolated linearly between radii, and between 0 and the first; a factor of two between
-    neighbours is fine enough. An increase that is not finite counts as beyond any target. Where no
-    radius reaches it, the result is the last one.
+    The increase is interpolated linearly, from 0 at rho = 0 on; one that is not finite counts as
+    beyond any target. Where no radius reaches it, the result is the last one.
 
     Args:
       profile: what `radius_profile` measured at these radii.
-      radii: those radii, of shape [R], increasing, above 0.
-      rise: the target, in the loss's units, above 0; a scalar, such as a share of `profile.loss`.
-      default: the result where loss, slope or all increases are not finite. In training, the
-        present radius, so that one overflow changes nothing.
-
-    Raises:
-      ValueError, TypeError: if radii are not those of the profile or do not increase from above 0,
-        rise is no scalar above 0, or default none of at least 0.
+      radii: those radii, of shape [R], increasing, above 0, else a ValueError.
+      rise: the target, above 0, in the loss's units: a share of `profile.loss`, say.
+      default: the result where loss, slope or all increases are not finite: in training, the
+        present radius.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)
@@ -206,23 +164,16 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
     >>> print(asam_jax.radius_at(profile, radii, rise=11.0, default=0.5))  # (5 + rho)^2 - 5^2
     1.0
     """
-    radii, dtype = _radii(radii), profile.rise.dtype
-    known = np.ones(1) if isinstance(radii, Tracer) else np.diff(radii, prepend=0.0)
-    if radii.shape != profile.rise.shape or (known <= 0).any():
-        raise ValueError(
-            f"radii must be those of the profile, {profile.rise.size}, and increase from above 0, "
-            f"got {radii}."
-        )
-    _checks.number("rise", rise, float(jnp.finfo(dtype).tiny))
-    _checks.number("default", default, 0.0)
-    zero, finite = jnp.zeros(1, dtype), jnp.isfinite(profile.rise)
+    dtype, finite = profile.rise.dtype, jnp.isfinite(profile.rise)
+    increase = isinstance(radii, Tracer) or np.diff(radii, prepend=0).min() > 0
+    if np.shape(radii) != np.shape(profile.rise) or not increase:
+        raise ValueError(f"radii must be the profile's, increasing from above 0, got {radii}.")
+    at = jnp.concatenate([jnp.zeros(1, dtype), jnp.asarray(radii).astype(dtype)])
+    rises = jnp.concatenate([jnp.zeros(1, dtype), jnp.where(finite, profile.rise, jnp.inf)])
     target, default = (jnp.asarray(x).astype(dtype) for x in (rise, default))
-    at = jnp.concatenate([zero, jnp.asarray(radii).astype(dtype)])
-    rises = jnp.concatenate([zero, jnp.where(finite, profile.rise, jnp.inf)])
-    reached = rises[1:] >= target.reshape(1)
-    after = jnp.where(jnp.any(reached), jnp.argmax(reached), len(at) - 2) + 1
-    low, high = rises[after - 1], rises[after]
-    share = jnp.where(jnp.any(reached), (target - low) / (high - low), jnp.ones((), dtype))
-    found = at[after - 1] + share * (at[after] - at[after - 1])
+    reached = rises >= target
+    after = jnp.where(jnp.any(reached), jnp.argmax(reached), len(at) - 1)
+    ends = jnp.stack([after - 1, after])
+    found = jnp.interp(target, rises[ends], at[ends])
     says = jnp.isfinite(profile.loss) & jnp.isfinite(profile.slope) & jnp.any(finite)
     return jnp.where(says, found, default)

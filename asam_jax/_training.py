@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives, _operators
+from asam_jax import _checks, _collectives
 from asam_jax._operators import elementwise, identity
 from asam_jax._perturbation import perturbation
 from asam_jax._transform import sharpness_aware
@@ -39,9 +39,6 @@ def asam(
       operator: T_w in place of `elementwise(eta)`.
 
     The other arguments, the keywords of update and the errors are those of `sharpness_aware`.
-
-    Returns:
-      A transformation. Keywords of update that it does not know go to base.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -83,13 +80,8 @@ def sam(
     `operator` stands in place of `identity()`, as `masked(identity(), mask)` does; all else is as
     in `asam`.
 
-    >>> import asam_jax, jax, jax.numpy as jnp, optax
-    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
-    >>> w = jnp.array([3.0, 4.0])
-    >>> tx = asam_jax.sam(optax.sgd(0.1), rho=0.5)
-    >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
-    >>> optax.apply_updates(w, updates)
-    Array([2.34, 3.12], dtype=float32)
+    >>> import asam_jax, optax
+    >>> tx = asam_jax.sam(optax.sgd(0.1, momentum=0.9), rho=0.05)
     """
     return asam(
         base,
@@ -123,19 +115,18 @@ def value_and_grad(
         value, grad = L(w), grad L(w + eps)
 
     Both passes are called with the same further arguments: the same batch and the same dropout
-    key. Value and auxiliary output (BatchNorm statistics, say) come from the first pass, at w. The
-    gradient is that of the first argument, which may be any tree: for several arguments pass a
-    tuple of them, `lambda both, x: loss_fn(x, *both)`. (Kwon et al. 2021, Algorithm 1.)
+    key. Value and auxiliary output (BatchNorm statistics, say) come from the first pass, at w.
+    (Kwon et al. 2021, Algorithm 1.)
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
-      rho: the radius, a scalar of at least 0; may be traced. Of a schedule pass `schedule(step)`.
-        With 0 as a Python number there is no second pass.
+      rho: the radius, a scalar of at least 0; may be traced. With 0 as a Python number there is no
+        second pass.
       operator: see `perturbation`, as for p and sharded_axis_name.
       has_aux: whether loss_fn returns `(scalar, aux)`.
-      ascent_fun: what eps is made from, with loss_fn's arguments, returning a scalar alone: the
-        loss of a sixteenth of the mini-batch, say, so that a step costs 1 1/16 gradients. Then
-        value and auxiliary output come from loss_fn's only pass, at w + eps. None for loss_fn.
+      ascent_fun: the loss that eps is made from, with loss_fn's arguments and no aux: that of a
+        sixteenth of the mini-batch, say, so that a step costs 1 1/16 gradients. Then value and
+        auxiliary output are those at w + eps. None for loss_fn.
       axis_name: mapped axis or axes (pmap, shard_map, vmap) over which value and gradient are
         averaged; aux is each device's own. Leave it out where loss_fn averages over them itself.
       perturb_axis_name: see `sharpness_aware`.
@@ -144,9 +135,7 @@ def value_and_grad(
       A function with loss_fn's arguments, params by position, that returns `(value, grad)`, or
       `((value, aux), grad)`; grad has the structure, shapes and dtypes of params.
 
-    Raises:
-      ValueError, TypeError: as `perturbation`; if an axis is not mapped, the loss is averaged over
-        an axis in axis_name already, or rho is a schedule.
+    Errors are those of `sharpness_aware`; rho must not be a schedule: call it with the step.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.sum(w**2 * x)
@@ -154,15 +143,11 @@ def value_and_grad(
     >>> step(jnp.array([3.0, 4.0]), jnp.ones(2))
     (Array(25., dtype=float32), Array([6.6, 8.8], dtype=float32))
     """
-    _checks.function("loss_fn", loss_fn)
-    if ascent_fun is not None:
-        _checks.function("ascent_fun", ascent_fun)
-    _checks.radius(rho)
-    _checks.norm_order(p)
-    _operators.check(operator)
+    _checks.region(rho, operator, p)
     axes, shared, _ = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
     skips = isinstance(rho, (int, float)) and rho == 0
     both = jax.value_and_grad(loss_fn, has_aux=has_aux)
+    region: Any = dict(rho=rho, operator=operator, p=p, sharded_axis_name=sharded_axis_name)
 
     @functools.wraps(loss_fn)
     def wrapped(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
@@ -171,14 +156,7 @@ def value_and_grad(
         w = _collectives.vary(params, axes)
 
         def at(grads: PyTree) -> PyTree:
-            eps = perturbation(
-                params,
-                _collectives.mean(grads, shared),
-                rho=rho,
-                operator=operator,
-                p=p,
-                sharded_axis_name=sharded_axis_name,
-            )
+            eps = perturbation(params, _collectives.mean(grads, shared), **region)
             return _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
 
         leaves, treedef = jax.tree.flatten((args, kwargs))

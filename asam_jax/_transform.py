@@ -11,15 +11,7 @@ import optax
 from asam_jax import _checks, _collectives, _operators, _tree
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
-from asam_jax.typing import (
-    AxisName,
-    Descent,
-    Operator,
-    PyTree,
-    Radius,
-    Scalar,
-    SharpnessAwareState,
-)
+from asam_jax.typing import AxisName, Descent, Operator, PyTree, Radius, Scalar, SharpnessAwareState
 
 # None in place of a function or a number for `operator`, `p` and `every`:
 # optax.inject_hyperparams calls the one as a schedule and traces the other, defaults included.
@@ -52,26 +44,24 @@ def sharpness_aware(
         updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
 
     A step costs two gradients. The keyword `perturb` of update, a boolean, skips the perturbation
-    where it is False, and overrules `every`; a traced one is decided by `jax.lax.cond`. It must be
-    the same on all devices of the mapped axes.
+    where it is False, and overrules `every`; where it is traced, `jax.lax.cond` decides.
 
     NaN and inf propagate to the updates. A step whose gradient, at w or at w + eps, is not finite
     leaves the states of `ascent` and `descent` as they were, so that training goes on where
     `optax.apply_if_finite(base, n)`, put behind this transformation, skips the step. Inside
     `optax.MultiSteps` only the last mini-batch would be seen at w + eps: accumulate inside grad_fn.
+    The state is a `typing.SharpnessAwareState`.
 
     Args:
       rho: the radius, a scalar of at least 0, or an optax schedule (update count -> radius). With
         0 as a Python number the gradient at w is returned and no second one is taken.
       operator: T_w, a function from params to scales; None for `elementwise()`.
       p: the order of the region's norm, from 1 to infinity; None for 2.
-      every: perturb at every so many steps, a positive integer; the others take the gradient at w,
-        and no second one (`jax.lax.cond`). None for 1. XLA's convolutions on a CPU are some 30
-        times slower inside a condition: there pass `perturb`, a Python boolean, to two jitted
-        steps.
+      every: perturb at every so many steps, a positive integer; the others take the gradient at w
+        (`jax.lax.cond`). None for 1. XLA's convolutions on a CPU are some 30 times slower inside a
+        condition: there pass `perturb`, a Python boolean, to two jitted steps.
       ascent: a transformation of the gradient into the direction that eps is made from:
-        `friendly_ascent(sigma)`, or `optax.ema(0.9)` to steady a small mini-batch's gradient.
-        Where each device has its own eps, so has this state.
+        `friendly_ascent(sigma)`, or `optax.ema(0.9)`.
       descent: a rule that combines the gradients at w and at w + eps: `gsam_descent(alpha)`,
         `wsam_descent(gamma)`, `stable_descent()` or, with `every`, `looksam_descent(weight)`.
       axis_name: mapped axis or axes (pmap, shard_map, vmap) over which the returned gradient is
@@ -80,15 +70,9 @@ def sharpness_aware(
         first. None: each device has its own eps; equal to axis_name: one eps for all.
       sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
 
-    Returns:
-      A transformation. Its state is a `typing.SharpnessAwareState`. Other keyword arguments of
-      update are ignored, and a chain hands them on.
-
     Raises:
-      ValueError: if rho < 0, p < 1 or every < 1; in update, if grad_fn or params is missing,
-        structures or shapes differ, an axis is not mapped, or the gradient is summed or averaged
-        over an axis in axis_name already.
-      TypeError: if grad_fn returns gradients of another dtype.
+      ValueError: as `perturbation`; if every < 1; in update, if grad_fn or params is missing, an
+        axis is not mapped, or the gradient is summed or averaged over an axis in axis_name already.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -99,7 +83,7 @@ def sharpness_aware(
     Array([6.6, 8.8], dtype=float32)
     """
     operator = elementwise() if operator is None else operator
-    p = 2.0 if p is None else _checks.norm_order(p)
+    p = _checks.region(rho, operator, 2.0 if p is None else p, schedule=True)
     if not isinstance(every, jax.Array):  # which optax.inject_hyperparams makes of a number
         every = 1 if every is None else _checks.count("every", every, 1)
     names = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
@@ -123,22 +107,28 @@ def sharpness_aware(
         **extra_args: Any,
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
-        gradient = _checks.gradient_function(grad_fn)
+        if grad_fn is None:
+            raise ValueError(
+                "grad_fn is missing: call update(grads, state, params, grad_fn=f), f(params) the "
+                "gradients of the same mini-batch; loops that cannot use asam_jax.alternating."
+            )
         _checks.update_arguments(updates, params)
         params = _fast(params)
-        _checks.real_floating("params", params)
         _collectives.check_mapped("axis_name", step.axes)
         _collectives.check_own("updates", updates, step.axes)
         if isinstance(rho, (int, float)) and rho == 0:
             perturb = False
         elif perturb is None:
             perturb = True if isinstance(every, int) and every == 1 else state.step % every == 0
-        result, ascent_state, descent_state = _collectives.either(
+        grads = _collectives.mean(updates, step.shared)
+        average = None if descent is None else _collectives.mean(grads, step.own_axes)
+        new, ascent_state = _collectives.either(
             perturb,
-            lambda: step.perturbed(updates, state, params, gradient),
-            lambda: step.unperturbed(updates, state, params),
+            lambda: step.perturbed(grads, state, params, grad_fn),
+            lambda: step.unperturbed(grads, average, state),
             (*step.axes, *step.sharded),
         )
+        result, descent_state = step.combined(perturb, average, new, state.descent, params)
         count = optax.safe_increment(state.step)
         return result, SharpnessAwareState(count, ascent_state, descent_state)
 
@@ -158,24 +148,15 @@ class _Step:
     shared: _collectives.Axes
     sharded: _collectives.Axes
 
-    def __post_init__(self) -> None:
-        _checks.radius(self.rho, schedule=True)
-        _operators.check(self.operator)
-        if self.ascent is not None:
-            _checks.transformation("ascent", self.ascent)
-        if self.descent is not None and not isinstance(self.descent, Descent):
-            kind = type(self.descent).__name__
-            raise TypeError(f"descent must be gsam_descent(alpha) or the like, got a {kind}.")
-
     def perturbed(
-        self, updates: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]
-    ) -> tuple[PyTree, Any, Any]:
+        self, grads: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]
+    ) -> tuple[PyTree, Any]:
         # The gradient that makes eps. Frozen entries are 0 in it: no rule or norm sees them.
         trained = _operators.trained(self.operator, params)
-        grads = _collectives.mean(_tree.where(trained, updates), self.shared)
-        direction, ascent_state = grads, state.ascent
+        direction, ascent_state = _tree.where(trained, grads), state.ascent
+        both = [direction]
         if self.ascent is not None:
-            direction, ascent_state = self.ascent.update(grads, state.ascent, params)
+            direction, ascent_state = self.ascent.update(direction, state.ascent, params)
         # The perturbation.
         radius: Any = self.rho(state.step) if callable(self.rho) else self.rho
         eps = perturbation(
@@ -188,29 +169,36 @@ class _Step:
         )
         # The gradient there.
         at = _collectives.vary(jax.tree.map(jnp.add, params, eps), self.axes)
-        new = _collectives.mean(_checks.like_updates(updates, grad_fn(at)), self.axes)
-        own = _tree.where(trained, new)
-        # The states, which take in no gradient that is not finite, and the rule for both gradients.
-        ascent_state = _tree.if_finite(ascent_state, state.ascent, (grads, own), self.sharded)
-        if self.descent is None:
-            return new, ascent_state, state.descent
-        grads = _collectives.mean(grads, self._own_axes)
-        result, descent_state = self.descent.perturbed(grads, own, state.descent, self.sharded)
-        descent_state = _tree.if_finite(descent_state, state.descent, (grads, own), self.sharded)
-        return _tree.where(trained, result, new), ascent_state, descent_state
+        new = _collectives.mean(_checks.like_updates(grads, grad_fn(at)), self.axes)
+        # The state, which takes in no gradient that is not finite.
+        both.append(_tree.where(trained, new))
+        return new, _tree.if_finite(ascent_state, state.ascent, both, self.sharded)
 
-    def unperturbed(self, updates: PyTree, state: Any, params: PyTree) -> tuple[PyTree, Any, Any]:
-        grads = _collectives.mean(updates, self.axes)
-        if self.descent is not None:
-            trained = _operators.trained(self.operator, params)
-            own = _tree.where(trained, grads)
-            result = self.descent.unperturbed(own, state.descent, self.sharded)
-            grads = _tree.where(trained, result, grads)
+    def unperturbed(self, grads: PyTree, average: PyTree, state: Any) -> tuple[PyTree, Any]:
+        average = _collectives.mean(grads, self.own_axes) if average is None else average
         # Where each device has its own eps, so is the type of the state, in both kinds of step.
-        return grads, _collectives.vary(state.ascent, self._own_axes), state.descent
+        return average, _collectives.vary(state.ascent, self.own_axes)
+
+    def combined(
+        self, perturb: Any, grads: PyTree, new: PyTree, state: PyTree, params: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        # By the rule for both gradients. In a condition of its own: XLA holds what one takes beside
+        # what it returns, and in the other also the activations.
+        if self.descent is None:
+            return new, state
+        descent, trained = self.descent, _operators.trained(self.operator, params)
+        both = _tree.where(trained, grads), _tree.where(trained, new)
+
+        def yes() -> tuple[PyTree, PyTree]:
+            result, after = descent.perturbed(*both, state, self.sharded)
+            return result, _tree.if_finite(after, state, both, self.sharded)
+
+        no = lambda: (descent.unperturbed(both[0], state, self.sharded), state)  # noqa: E731
+        result, state = _collectives.either(perturb, yes, no, self.sharded)
+        return _tree.where(trained, result, new), state
 
     @property
-    def _own_axes(self) -> _collectives.Axes:
+    def own_axes(self) -> _collectives.Axes:
         """The axes over which each device has its own eps."""
         return tuple(axis for axis in self.axes if axis not in self.shared)
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,14 +16,10 @@ from asam_jax.typing import PyTree, Scalar
 _SCALES = (2.0**-100, 2.0**-50, 1.0, 2.0**50, 2.0**100)
 
 
-def widest(dtypes: Iterable[Any]) -> Any:
-    """The widest of some floating dtypes and float32 (also under strict promotion)."""
-    return max([jnp.dtype(jnp.float32), *dtypes], key=lambda dtype: jnp.finfo(dtype).bits)
-
-
-def wide(leaf: Any) -> Any:
-    """The dtype in which scales and norms of a leaf are computed: float32, or its own if wider."""
-    return widest([jnp.result_type(leaf)])
+def wide(*leaves: Any) -> Any:
+    """The dtype in which scales and norms of leaves are computed: float32, or a wider one's."""
+    dtypes = [jnp.dtype(jnp.float32), *map(jnp.result_type, leaves)]
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def widened(tree: PyTree) -> PyTree:
@@ -31,13 +27,19 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(wide(leaf)), tree)
 
 
-def _by_axes(parts: Sequence[jax.Array], axes: Axes) -> dict[Axes, list[int]]:
-    """The indices of parts, by those of the axes that they vary over."""
+def _over_axes(
+    parts: Sequence[jax.Array],
+    axes: Axes,
+    here: Callable[[list[int]], jax.Array],
+    across: Callable[[jax.Array, Axes], jax.Array],
+) -> list[jax.Array]:
+    """here() of the indices of parts that vary over the same of the axes, and across() those."""
     groups = defaultdict(list)
     for index, part in enumerate(parts):
         varies = varying_axes(part)
         groups[tuple(axis for axis in axes if axis in varies)].append(index)
-    return groups
+    found = ((over, here(group)) for over, group in groups.items())
+    return [across(value, over) if over else value for over, value in found]
 
 
 def _matrix(scalars: Sequence[jax.Array], rows: int) -> jax.Array:
@@ -46,26 +48,21 @@ def _matrix(scalars: Sequence[jax.Array], rows: int) -> jax.Array:
     XLA turns a reduction of stacked scalars, but not of a matrix, into a chain of operations and
     copies it into the fusion of every leaf that reads its end: a program of their square.
     """
-    dtype = widest(scalar.dtype for scalar in scalars)
+    dtype = wide(*scalars)
     return jnp.stack([scalar.astype(dtype) for scalar in scalars]).reshape(rows, -1)
 
 
 def total(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
     """The sum of scalars, and over those of the mapped axes that each varies over."""
-    sums = []
-    for over, group in _by_axes(parts, axes).items():
-        part = jnp.sum(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]
-        sums.append(jax.lax.psum(part, over) if over else part)
+    here = lambda group: jnp.sum(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]  # noqa: E731
+    sums = _over_axes(parts, axes, here, jax.lax.psum)
     return functools.reduce(jnp.add, sums) if sums else jnp.zeros(())
 
 
 def largest(parts: Sequence[jax.Array], axes: Axes = ()) -> jax.Array:
     """The largest of scalars, also over mapped axes; NaN if one is NaN."""
-    tops = []
-    for over, group in _by_axes(parts, axes).items():
-        top = jnp.max(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]
-        tops.append(jax.lax.pmax(top, over) if over else top)
-    return functools.reduce(jnp.maximum, tops)
+    here = lambda group: jnp.max(_matrix([parts[i] for i in group] * 2, 2), axis=1)[0]  # noqa: E731
+    return functools.reduce(jnp.maximum, _over_axes(parts, axes, here, jax.lax.pmax))
 
 
 def root(t: jax.Array, g: jax.Array) -> jax.Array:
@@ -112,7 +109,7 @@ def _sums(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
 
     def in_rows(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
         rows = list(map(_sums_in_rows, ts, gs))
-        dtype = widest(row.dtype for row in rows)
+        dtype = wide(*rows)
         return jnp.sum(jnp.stack([row.astype(dtype) for row in rows], axis=1), axis=1)
 
     return jax.lax.platform_dependent(ts, gs, tpu=apart, default=in_rows)
@@ -125,10 +122,8 @@ def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Ar
     The largest of the sums that is finite has lost nothing (after Blue, 1978). The root, since
     ||T g|| can overflow where no eps does.
     """
-    sums = [] if gs else [jnp.zeros(len(_SCALES))]
-    for over, group in _by_axes(gs, axes).items():
-        part = _sums([ts[i] for i in group], [gs[i] for i in group])
-        sums.append(jax.lax.psum(part, over) if over else part)
+    here = lambda group: _sums([ts[i] for i in group], [gs[i] for i in group])  # noqa: E731
+    sums = _over_axes(gs, axes, here, jax.lax.psum) or [jnp.zeros(len(_SCALES))]
     whole = functools.reduce(jnp.add, sums)
     roots = jnp.sqrt(jnp.sqrt(whole)) * jnp.asarray(_SCALES, whole.dtype)
     finite = jnp.isfinite(whole)
@@ -209,30 +204,6 @@ def if_finite(new: PyTree, old: PyTree, gradients: PyTree, axes: Axes = ()) -> P
     finite = all_finite(gradients, axes)
     keep = lambda a, b: jnp.where(finite, jnp.asarray(a, jnp.result_type(b)), b)  # noqa: E731
     return jax.tree.map(keep, new, old)
-
-
-@jax.jit
-def zeros(params: PyTree) -> PyTree:
-    """Zeros that are sharded as the parameters are, since they read them."""
-    return jax.tree.map(lambda w: jnp.where(w == w, 0, jnp.zeros_like(w)), params)
-
-
-def mean(terms: Iterable[PyTree]) -> PyTree:
-    """The mean of trees, one at a time, by Kahan's sums: as if in twice the precision."""
-    sums, lost, count = None, None, 0
-    for term in terms:
-        count += 1
-        sums, lost = (term, zeros(term)) if count == 1 else _add(sums, lost, term)
-    return sums if count == 1 else jax.tree.map(lambda x: x / count, sums)
-
-
-@jax.jit
-def _add(sums: PyTree, lost: PyTree, term: PyTree) -> tuple[PyTree, PyTree]:
-    term = jax.tree.map(jnp.add, term, lost)
-    new = jax.tree.map(jnp.add, sums, term)
-    # Beside an infinite sum, what is lost would be NaN.
-    rest = lambda n, s, x: jnp.where(jnp.isfinite(n), x - (n - s), jnp.zeros_like(n))  # noqa: E731
-    return new, jax.tree.map(rest, new, sums, term)
 
 
 def where(mask: PyTree | None, tree: PyTree, other: PyTree | None = None) -> PyTree:

@@ -8,20 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asam_jax import _checks, _collectives, _operators, _tree
+from asam_jax import _checks, _collectives, _operators, _tree, typing
 from asam_jax._operators import elementwise
 from asam_jax._perturbation import perturbation
 from asam_jax._transform import sharpness_aware
-from asam_jax.typing import (
-    AlternatingState,
-    AxisName,
-    DecoupledState,
-    Operator,
-    PyTree,
-    Radius,
-    Scalar,
-    SharpnessAwareState,
-)
+from asam_jax.typing import AxisName, Operator, PyTree, Radius, Scalar
 
 
 def alternating(
@@ -37,24 +28,21 @@ def alternating(
     For loops that compute the gradient themselves and cannot pass `grad_fn` (Linen's
     `TrainState.apply_gradients`, say), as `optax.contrib.sam` without opaque_mode: call the loop's
     step twice with the same mini-batch and the same dropout key. After an odd number of calls the
-    parameters are w + eps: evaluate and save after even ones. The return to w is exact up to the
-    rounding of the parameters' dtype. Average gradients over devices before update.
+    parameters are w + eps: evaluate and save after even ones. Average gradients over devices before
+    update.
 
     A gradient that is not finite, at either call, reaches base as NaN at the second, and eps is 0.
-    Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. A wrapper around
-    `alternating` that leaves out calls hides them, so that the pairs and the mini-batches fall
-    out of step, unless the loop passes the keyword `perturb` to update: True at the first call of
-    a pair, False at the second. The second call after a hidden first one changes nothing.
+    Let base skip it: `alternating(optax.apply_if_finite(base, 5), rho)`. Under a wrapper that hides
+    calls pass the keyword `perturb` to update, True at the first call of a pair and False at the
+    second, which is a step of base alone where the first was hidden.
 
     Args:
       base: the optimizer that takes the step from w, weight decay included.
       rho: the radius, a scalar of at least 0, or an optax schedule of complete steps.
       operator: see `sharpness_aware`, as for p, sharded_axis_name and the errors.
 
-    Returns:
-      A transformation. Its state, a `typing.AlternatingState`, holds one copy of the parameters.
-      Its updates have the parameters' dtype, or the gradient's where that is wider: in a narrower
-      one they would lose small steps. Other keyword arguments of update go to base.
+    The state, a `typing.AlternatingState`, holds one copy of the parameters. Updates have the
+    parameters' dtype, or the gradient's where that is wider.
 
     >>> import asam_jax, jax, jax.numpy as jnp, optax
     >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
@@ -69,14 +57,12 @@ def alternating(
     """
     base = _checks.base_optimizer(base)
     operator = elementwise() if operator is None else operator
-    p = 2.0 if p is None else _checks.norm_order(p)
-    _checks.radius(rho, schedule=True)
-    _operators.check(operator)
+    p = _checks.region(rho, operator, 2.0 if p is None else p, schedule=True)
     axes = _collectives.as_tuple(sharded_axis_name)
     pair = _Pair(base, rho, operator, p, axes)
 
-    def init_fn(params: PyTree) -> AlternatingState:
-        return AlternatingState(
+    def init_fn(params: PyTree) -> typing.AlternatingState:
+        return typing.AlternatingState(
             step=jnp.zeros([], jnp.int32),
             perturbed=jnp.zeros([], jnp.bool_),
             # Zeros and not params themselves: both may be donated, and no buffer twice.
@@ -92,18 +78,17 @@ def alternating(
         *,
         perturb: Scalar | None = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, AlternatingState]:
+    ) -> tuple[PyTree, typing.AlternatingState]:
         _checks.update_arguments(updates, params)
         params = jax.tree.map(jnp.asarray, params)  # Python floats, too
         w = jax.tree.map(lambda old, at: jnp.where(state.perturbed, old, at), state.params, params)
 
-        first = lambda: pair.first(updates, state, params, w)  # noqa: E731
-        second = lambda: pair.second(updates, state, params, w, extra_args)  # noqa: E731
-        hidden = lambda: (_moves(params, params, updates), state)  # noqa: E731
-        if perturb is None:
-            return jax.lax.cond(state.perturbed, second, first)
-        then = lambda: jax.lax.cond(state.perturbed, second, hidden)  # noqa: E731
-        return _collectives.either(perturb, first, then, axes)
+        return _collectives.either(
+            jnp.logical_not(state.perturbed) if perturb is None else perturb,
+            lambda: pair.first(updates, state, params, w),
+            lambda: pair.second(updates, state, params, w, extra_args),
+            axes,
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -120,7 +105,7 @@ class _Pair:
 
     def first(
         self, updates: PyTree, state: Any, params: PyTree, w: PyTree
-    ) -> tuple[PyTree, AlternatingState]:
+    ) -> tuple[PyTree, typing.AlternatingState]:
         rho: Any = self.rho(state.step) if callable(self.rho) else self.rho
         eps = perturbation(
             w, updates, rho=rho, operator=self.operator, p=self.p, sharded_axis_name=self.axes
@@ -135,7 +120,7 @@ class _Pair:
 
     def second(
         self, updates: PyTree, state: Any, params: PyTree, w: PyTree, extra_args: dict[str, Any]
-    ) -> tuple[PyTree, AlternatingState]:
+    ) -> tuple[PyTree, typing.AlternatingState]:
         grads = jax.tree.map(lambda g: jnp.where(state.finite, g, jnp.nan), updates)
         steps, base_state = self.base.update(grads, state.base, w, **extra_args)
         # As the condition needs them: Adam's moments take on a wider gradient's dtype.
@@ -145,6 +130,7 @@ class _Pair:
             step=optax.safe_increment(state.step),
             perturbed=jnp.zeros_like(state.perturbed),
             base=base_state,
+            finite=jnp.ones_like(state.finite),
         )
 
 
@@ -184,23 +170,14 @@ def decoupled_wsam(
     Args:
       base: the optimizer that takes the step along g: learning rate, clipping, weight decay.
       learning_rate: of the second term, a scalar or an optax schedule; the authors take base's.
-      rho: the radius, a scalar of at least 0, or an optax schedule of the update count.
-      gamma: the weight of sharpness, a scalar of at least 0 and less than 1; may be traced. 0 is
-        base alone; at the authors' 0.9 the second term counts nine times.
+      rho: the radius or a schedule of it.
+      gamma: the weight of sharpness, in [0, 1); may be traced. 0 is base alone.
 
-    The other arguments, the keywords of update and the errors are those of `sharpness_aware`.
+    The other arguments, the keywords of update and the errors are those of `sharpness_aware`. The
+    state is a `typing.DecoupledState`.
 
-    Returns:
-      A transformation, whose state is a `typing.DecoupledState`. Other keywords go to base.
-
-    >>> import asam_jax, jax, jax.numpy as jnp, numpy as np, optax
-    >>> grad_fn = jax.grad(lambda w: jnp.sum(w**2))
-    >>> w = jnp.array([3.0, 4.0])
-    >>> sam = dict(rho=0.5, operator=asam_jax.identity())
-    >>> tx = asam_jax.decoupled_wsam(optax.adam(0.1), 0.1, **sam, gamma=0.75)
-    >>> updates, _ = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
-    >>> print(np.asarray(updates).round(3))
-    [-0.28 -0.34]
+    >>> import asam_jax, optax
+    >>> tx = asam_jax.decoupled_wsam(optax.adam(1e-3), learning_rate=1e-3, rho=0.5)
     """
     base = _checks.base_optimizer(base)
     _checks.number("gamma", gamma, 0.0, 1.0)
@@ -215,8 +192,8 @@ def decoupled_wsam(
     )
     axes, sharded = _collectives.as_tuple(axis_name), _collectives.as_tuple(sharded_axis_name)
 
-    def init_fn(params: PyTree) -> DecoupledState:
-        return DecoupledState(step=jnp.zeros([], jnp.int32), base=base.init(params))
+    def init_fn(params: PyTree) -> typing.DecoupledState:
+        return typing.DecoupledState(step=jnp.zeros([], jnp.int32), base=base.init(params))
 
     def update_fn(
         updates: PyTree,
@@ -226,9 +203,13 @@ def decoupled_wsam(
         grad_fn: Callable[[PyTree], PyTree] | None = None,
         perturb: Scalar | None = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, DecoupledState]:
+    ) -> tuple[PyTree, typing.DecoupledState]:
         new, _ = second.update(
-            updates, SharpnessAwareState(state.step), params, grad_fn=grad_fn, perturb=perturb
+            updates,
+            typing.SharpnessAwareState(state.step),
+            params,
+            grad_fn=grad_fn,
+            perturb=perturb,
         )
         grads = _collectives.mean(updates, axes)
         sharpness = _tree.plus(_tree.widened(new), -1.0, grads)
@@ -243,6 +224,6 @@ def decoupled_wsam(
         weight = jnp.asarray(gamma)
         weight = jnp.asarray(rate, weight.dtype) * weight / (1 - weight)
         updates = _tree.plus(steps, -weight, sharpness)
-        return updates, DecoupledState(optax.safe_increment(state.step), base_state)
+        return updates, typing.DecoupledState(optax.safe_increment(state.step), base_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -26,46 +26,33 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """Value at w and gradient at w + eps of a module's loss: `nnx.value_and_grad` for ASAM.
 
-    State is updated once, as by one call of `nnx.value_and_grad`: what the first pass writes to any
-    `nnx.Variable` outside wrt (BatchNorm statistics, counts of RNG streams, what `sow` keeps)
-    reaches the module in place, and modules, metrics and RNGs among the further arguments. The
-    second pass, at w + eps, starts from the same state, so that both draw the same dropout masks;
-    what it writes is dropped. Works eagerly and under `nnx.jit`, `pmap`, `shard_map` and `scan`.
+    State is updated once: what the first pass writes to any `nnx.Variable` outside wrt (BatchNorm
+    statistics, counts of RNG streams, what `sow` keeps) reaches the module in place, and modules,
+    metrics and RNGs among the further arguments. The second pass, at w + eps, starts from the same
+    state, so that both draw the same dropout masks; what it writes is dropped. Works eagerly and
+    under `nnx.jit`, `pmap`, `shard_map` and `scan`.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` -> a scalar, or `(scalar, aux)` with has_aux.
-      rho: the radius, a scalar of at least 0; may be traced.
+      rho: see `asam_jax.value_and_grad`, as for p, has_aux and ascent_fun.
       operator: T_w, a function of `nnx.as_pure(nnx.state(model, wrt))`.
-      p: the order of the region's norm, from 1 to infinity.
-      has_aux: whether loss_fn returns `(scalar, aux)`; aux is that of the first pass.
       wrt: which Variables are w, an NNX filter. The others are not perturbed.
-      ascent_fun: a loss with loss_fn's arguments that makes eps in its place, on fewer examples,
-        say; returns a scalar. Value, aux and state are then those of loss_fn at w + eps.
       axis_name: mapped axes over which value and gradient are averaged; state and aux are not:
-        average them, or give BatchNorm an axis_name, too.
-      perturb_axis_name: those of them over which the gradient that makes eps is averaged first.
-      sharded_axis_name: axes of a shard_map over which parameters are sharded.
+        average them, or give BatchNorm an axis_name, too. The other axes are as there.
 
     Returns:
       A function of a model (a module, or a tuple, list or dict of modules; by position) and
       loss_fn's other arguments that returns `(value, grads)`, or `((value, aux), grads)`. grads is
       like `nnx.state(model, wrt)`: `nnx.Optimizer(model, tx, wrt=wrt).update(model, grads)`.
 
-    Raises:
-      ValueError: as `asam_jax.value_and_grad`, and if wrt selects nothing in the model.
-
     >>> import asam_jax.nnx, jax.numpy as jnp, optax
     >>> from flax import nnx
-    >>> rngs = nnx.Rngs(0)
-    >>> model = nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs))
+    >>> model = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
     >>> optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
-    >>> @nnx.jit
-    ... def step(model, optimizer, x, y):
-    ...     loss_fn = lambda model: jnp.mean((model(x) - y) ** 2)
-    ...     loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=0.5)(model)
-    ...     optimizer.update(model, grads)
-    ...     return loss
-    >>> step(model, optimizer, jnp.ones((2, 3)), jnp.ones((2, 4)))
+    >>> loss_fn = lambda model, x: jnp.mean((model(x) - 1) ** 2)
+    >>> loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=0.5)(model, jnp.ones((2, 4)))
+    >>> updates = optimizer.update(model, grads)
+    >>> loss
     Array(1., dtype=float32)
     """
     selected = nnx.filterlib.to_predicate(wrt)

@@ -48,13 +48,7 @@ class Descent(NamedTuple):
 
 
 class SharpnessAwareState(NamedTuple):
-    """State of `sharpness_aware`.
-
-    Attributes:
-      step: the number of updates made, which a schedule of rho and `every` read.
-      ascent: the state of the transformation `ascent`; () without one.
-      descent: the state of the rule `descent`; () without one.
-    """
+    """State of `sharpness_aware`: the updates made, which rho and `every` read, and its rules'."""
 
     step: jax.typing.ArrayLike
     ascent: Any = ()
@@ -62,15 +56,7 @@ class SharpnessAwareState(NamedTuple):
 
 
 class AlternatingState(NamedTuple):
-    """State of `alternating`.
-
-    Attributes:
-      step: complete steps (pairs of update calls) made.
-      perturbed: whether the parameters are w + eps, a boolean scalar.
-      params: w while the parameters are w + eps; otherwise of no meaning.
-      base: the base optimizer's state.
-      finite: whether the last eps was finite. If not, eps is 0 and base is given NaN next.
-    """
+    """State of `alternating`: complete steps; whether eps is added, and w; whether it is finite."""
 
     step: jax.typing.ArrayLike
     perturbed: jax.Array
@@ -80,22 +66,13 @@ class AlternatingState(NamedTuple):
 
 
 class DecoupledState(NamedTuple):
-    """State of `decoupled_wsam`.
-
-    Attributes:
-      step: the number of updates made, which schedules of rho and the learning rate read.
-      base: the base optimizer's state.
-    """
+    """State of `decoupled_wsam`: the updates made, which schedules read, and the base's."""
 
     step: jax.typing.ArrayLike
     base: optax.OptState
 
 
 class RememberState(NamedTuple):
-    """State of `remember`.
-
-    Attributes:
-      direction: the moving average of the gradients that passed, a tree like the parameters.
-    """
+    """State of `remember`: the moving average of the gradients that passed."""
 
     direction: PyTree

@@ -100,7 +100,7 @@ MEASURES = {
 
 
 measures = {  # kept, so that each is compiled once
-    name: asam_jax.sharpness(loss_fn, m=BATCH, steps=10, restarts=0, **region)
+    name: asam_jax.sharpness(loss_fn, m=BATCH, steps=10, **region)
     for name, region in MEASURES.items()
 }
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from experiments.benchmarks import BENCHMARKS
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options, Processes
 from experiments.config.paper import METHODS, TABLES
@@ -25,8 +26,6 @@ ABOUT = """Reproduces the ASAM paper's tables and figures.
 Without a command: SGD, SAM and ASAM on the digits images of scikit-learn with 40% label noise,
 each at the radius that a validation split chose, on a network as it is and on the same network
 with its layers rescaled; five seeds, a table and a picture, in under two minutes on two cores."""
-# What pip calls a module that has another name than its package.
-_PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow"}
 
 
 def models(options: Options) -> None:
@@ -48,18 +47,11 @@ def train(run: Run, processes: Processes, options: Options, seeds: int = 1) -> N
       seeds: How many seeds, from the first on.
     """
     from experiments.training import processes as together
-    from experiments.training import resolve, runner
+    from experiments.training import runner
 
-    devices = together.join(devices=run.devices, **vars(processes))
-    runs = [
-        dataclasses.replace(run, devices=devices, seed=seed)
-        for seed in range(run.seed, run.seed + seeds)
-    ]
-    # Together, so that none leaves the others waiting for it.
-    together.all_succeed(lambda: [resolve.resolve(one) for one in runs])
-    for record in runner.run_all(runs, options):
-        if together.leads():
-            print(runner.sentence(record))
+    run = dataclasses.replace(run, devices=together.join(processes, run.devices))
+    runs = [dataclasses.replace(run, seed=run.seed + number) for number in range(seeds)]
+    runner.run_all(runs, options)
 
 
 def _table(name: str) -> Callable[..., None]:
@@ -131,16 +123,20 @@ def study(
     """Settings tuned on a validation split, finals on the test set, a table, a picture.
 
     Args:
-      name: fitted, pareto, radius, transformer, parameterization.
+      name: fitted, pareto, radius, transformer, parameterization; language, without seeds.
       options: how.
       problems: Some problems only, by name.
       arms: Some rows only, by name.
       seeds: Of the final runs.
       tuning_seeds: That judge each setting.
     """
-    from experiments.studies import engine
+    from experiments.studies import engine, language
     from experiments.studies import study as studies
 
+    if name == "language":
+        language.run(options, problems, arms)
+        _finish(options, f"The study {name} is finished")
+        return
     whole = studies.study(name)
     numbers = dict(seeds=seeds, tuning_seeds=tuning_seeds)
     whole = dataclasses.replace(whole, **{n: v for n, v in numbers.items() if v is not None})
@@ -151,8 +147,6 @@ def study(
 def benchmark(options: Options) -> None:
     """Measures speed, memory and compilation; `benchmark NAME --help` has each one's options."""
     del options
-    from experiments.benchmarks import BENCHMARKS
-
     raise ConfigError(f"which benchmark? The known ones are: {', '.join(BENCHMARKS)}.")
 
 
@@ -165,7 +159,6 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
     "figure2": ("sharpness and the generalization gap", "figures.figure2:run"),
     "figure3": ("trajectories on a two-parameter loss", "figures.figure3:run"),
     "figure4": ("accuracy over rho", "figures.figure4:run"),
-    "curvature": ("curvature of the networks of figure2", "figures.curvature:run"),
     "report": ("RESULTS.md from the result lines in a folder", report),
     "study": ("study NAME: a comparison with tuned settings", study),
     "benchmark": ("benchmark NAME: what a step costs", benchmark),
@@ -174,9 +167,10 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
 
 def _finish(options: Options, said: str) -> list[str]:
     """Writes the report and says where; a sentence for each line that could not be read."""
-    from experiments.benchmarks import BENCHMARKS
+    from experiments import benchmarks
     from experiments.figures import sections as figures
     from experiments.reporting import report, sections
+    from experiments.studies import language
     from experiments.studies import report as studies
     from experiments.training import result_lines
 
@@ -184,44 +178,36 @@ def _finish(options: Options, said: str) -> list[str]:
     if not workdir.is_dir():
         raise ConfigError(f"workdir {str(workdir)!r} does not exist; give another with --workdir.")
     runs, problems = result_lines.read(workdir)
-    modules = dict.fromkeys(sys.modules[kind.__module__] for kind in BENCHMARKS.values())
-    path = report.write(
-        workdir,
-        [
-            *studies.sections(workdir),
-            *sections.sections(runs, workdir),
-            *figures.sections(workdir),
-            *(part for module in modules for part in module.sections(workdir)),
-        ],
-        problems,
-    )
+    parts = [
+        *studies.sections(workdir),
+        *language.sections(workdir),
+        *sections.sections(runs),
+        *figures.sections(workdir),
+        *benchmarks.sections(workdir),
+    ]
+    path = report.write(workdir, parts, problems)
     print(f"{said}; the tables are in {path}.")
     return problems
 
 
 def _call(words: list[str]) -> None:
     """Finds the command, lets tyro read its options and calls it."""
-    config = (tyro.conf.OmitArgPrefixes,)
-    if words[:1] == ["benchmark"] and len(words) > 1 and not words[1].startswith("-"):
-        from experiments.benchmarks import BENCHMARKS
-
-        one_of("benchmark", words[1], BENCHMARKS)
-        kind: Any = BENCHMARKS[words[1]]
-        program = f"{PROGRAM} benchmark {words[1]}"
-        options = tyro.cli(kind, args=words[2:], prog=program, config=config)
-        sys.modules[kind.__module__].run(options)
-        return
     program, text, target = PROGRAM, None, "studies.default:run"
     if words and not words[0].startswith("-"):
-        one_of("command", words[0], COMMANDS)
-        program, target = f"{PROGRAM} {words[0]}", COMMANDS[words[0]][1]
-        words = words[1:]
+        name, *words = words
+        one_of("command", name, COMMANDS)
+        program, target = f"{PROGRAM} {name}", COMMANDS[name][1]
+        if name == "benchmark" and words and not words[0].startswith("-"):
+            name, *words = words
+            one_of("benchmark", name, BENCHMARKS)
+            program, target = f"{program} {name}", f"benchmarks.{name}:run"
     else:
         listed = "\n".join(f"  {name:12}{said}" for name, (said, _) in COMMANDS.items())
         text = f"{ABOUT}\n\ncommands ({PROGRAM} COMMAND --help):\n{listed}"
     if isinstance(target, str):
         module, name = target.split(":")
         target = getattr(importlib.import_module(f"experiments.{module}"), name)
+    config = (tyro.conf.OmitArgPrefixes,)
     tyro.cli(target, args=words, prog=program, description=text, config=config)
 
 
@@ -231,19 +217,11 @@ def main() -> None:
 
     try:
         _call(sys.argv[1:])
+        return
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing in ("", "asam_jax", "experiments"):
-            raise
-        package = _PACKAGES.get(missing, missing)
-        said = f"error: this command needs {package}, which is not installed; run pip install "
-        said += f"{package}, or pip install -e '.[experiments]' for all that any command needs."
-        print(said, file=sys.stderr)
-        sys.exit(2)
+        said, code = f"error: {error}", 2
     except Stopped as stopped:
         said = f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on."
-        print(said, file=sys.stderr)
-        sys.exit(stopped.exit_code)
+        code = stopped.exit_code
+    print(said, file=sys.stderr)
+    sys.exit(code)

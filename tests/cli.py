@@ -1,22 +1,15 @@
-"""Calls of the command line: in a new process, in a forked one, or, far cheaper, in this one."""
+"""Calls of the command line: in a new process or, far cheaper, in this one."""
 
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 from experiments.cli import main
-
-_FOLDER = tempfile.TemporaryDirectory(prefix="asam_jax_processes_")
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.forked"])
 
 
 class Done(NamedTuple):
@@ -56,52 +49,15 @@ def refused(message, *arguments):
     assert message in done.stderr + done.stdout
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     """A process of its own, started."""
     return subprocess.Popen(
         [sys.executable, "-m", "experiments", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | environment,
     )
-
-
-class Fork:
-    """As `start`, forked from a process that has imported everything and done nothing else.
-
-    A signal reaches it as any process; only its imports, half of a start, are not its own.
-    """
-
-    def __init__(self, *arguments, environment=None):
-        from tests import forked
-
-        folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
-        self._files = folder / "out", folder / "err"
-        for file in self._files:
-            file.touch()
-        words = [str(word) for word in arguments]
-        self._process = _FORKS.Process(
-            target=forked.run, args=(words, *map(str, self._files), environment or {})
-        )
-        self._process.start()
-
-    def poll(self):
-        return self._process.exitcode
-
-    def send_signal(self, number):
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
-
-    def kill(self):
-        self._process.kill()
-
-    def communicate(self, timeout=None):
-        """Its output and errors, when it has ended."""
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("experiments", timeout or 0.0)
-        out, err = self._files
-        return out.read_text(), err.read_text()
 
 
 def lines(workdir):

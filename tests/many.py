@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import asam_jax
 
@@ -87,6 +88,17 @@ def both(axis_name, perturb_axis_name):
 def mesh(shape, names):
     """The eight virtual devices, with axes that the compiler or shard_map cuts along."""
     return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(shape))
+
+
+SHARED, CUT = P(), P("data")
+
+
+def over_data(step, in_specs=(SHARED, CUT, CUT), out_specs=SHARED, **options):
+    """On eight devices, each with its share of the examples."""
+    eight = mesh((8,), ("data",))
+    return jax.jit(
+        jax.shard_map(step, mesh=eight, in_specs=in_specs, out_specs=out_specs, **options)
+    )
 
 
 def close(got, expected, tolerance=1e-5):

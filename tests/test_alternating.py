@@ -82,7 +82,7 @@ def by_hand(bad, wrapper):
         if perturbs:
             at = w + RHO * gradient / np.linalg.norm(gradient)
         seen.append(at)
-        if perturbs and descends:
+        if descends and (perturbs or wrapper == "outside"):
             momentum = DECAY * momentum + A * (at - target)
             at = w = w - LR * momentum
         elif wrapper == "none":
@@ -95,7 +95,9 @@ def by_hand(bad, wrapper):
 
 @pytest.mark.parametrize("wrapper", ["inside", "none", "outside"])
 def test_an_overflow_at_any_call_costs_one_step_and_leaves_the_pairs_in_step(wrapper):
-    """Outside, with the keyword; there eps after a hidden descent is made at the old w + eps."""
+    """Outside, with the keyword: a call after a hidden first one is a step of base alone, and eps
+    after a hidden second one is made at the old w + eps.
+    """
     base = optax.sgd(LR, momentum=DECAY)
     skipping = functools.partial(optax.apply_if_finite, max_consecutive_errors=3)
     tx = asam_jax.alternating(
@@ -166,9 +168,7 @@ def test_the_keyword_spares_the_condition():
     w = jnp.ones(3)
     tx = asam_jax.alternating(optax.sgd(0.1), 0.5)
     state = tx.init(w)
-    for perturb, conditions in ((None, 1), (True, 0), (False, 1)):
+    for perturb, conditions in ((None, 1), (True, 0), (False, 0)):
         update = functools.partial(tx.update, perturb=perturb)
         text = str(jax.jit(update).lower(w, state, w).compile().as_text())
         assert text.count(" conditional(") == conditions
-    updates, same = tx.update(w, state, w, perturb=False)
-    chex.assert_trees_all_equal((updates, same), (jnp.zeros(3), state))

@@ -1,6 +1,5 @@
 """What the benchmarks of speed count, what they store, and what they say of stored lines."""
 
-import sys
 from pathlib import Path
 
 import jax
@@ -9,8 +8,8 @@ import numpy as np
 import pytest
 
 import asam_jax
-from experiments.benchmarks import BENCHMARKS, leaves, loop, sharpness, step, torch_peers
-from experiments.config.errors import ConfigError
+from experiments import benchmarks
+from experiments.benchmarks import leaves, loop, sharpness, step
 from experiments.config.run import Run
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS
@@ -52,8 +51,7 @@ def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
         assert record["kind"] == "benchmark_step" and record["seconds"] > 0
         assert record["versions"]["jax"] == jax.__version__ and record["device"]["kind"]
     text = step.describe(measured)
-    assert "| ASAM, filter-wise" in text and "% of SGD's step." in text
-    assert "base update" not in text and "PyTorch 2" not in text
+    assert "| ASAM, filter-wise" in text and "base update" not in text
 
 
 def test_the_loop_that_trains_is_timed(tmp_path, capsys):
@@ -61,7 +59,7 @@ def test_the_loop_that_trains_is_timed(tmp_path, capsys):
     loop.run(loop.Loop(run=run, images=32, rounds=1, workdir=tmp_path))
     assert "An epoch of 32 images takes" in capsys.readouterr().out
     (line,) = result_lines.read_kind(tmp_path, loop.KIND)
-    assert line["steps_per_epoch"] == 2 and line["images_per_second"] > 0
+    assert line["steps_per_epoch"] == 2 and line["epoch_seconds"] > 0
     (section,) = loop.sections(tmp_path)
     assert section.title == "Speed of the loop: mlp, asam, host, batch 16, float32"
 
@@ -70,8 +68,6 @@ def test_sharpness_is_timed_beside_its_floor():
     record = sharpness.measure(sharpness.Sharpness("mlp", 32, 8, repeats=1))
     assert record["time_over_floor"] == pytest.approx(record["seconds"] / record["floor_seconds"])
     assert "mlp on 32 images in groups of 8" in sharpness.describe(record)
-    with pytest.raises(ConfigError, match="m=5 does not divide the 32 images"):
-        sharpness.measure(sharpness.Sharpness("mlp", 32, 5))
 
 
 def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
@@ -80,11 +76,6 @@ def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
     assert [line["form"] for line in lines] == list(leaves.NAMES)
     (section,) = leaves.sections(tmp_path)
     assert "| 3      | optax.contrib.sam |" in section.body
-    name, draw = section.pictures[0]
-    draw(tmp_path / name)
-    assert (tmp_path / name).stat().st_size > 10_000
-    with pytest.raises(ConfigError, match="--leaves must be positive"):
-        leaves.run(leaves.Leaves((0,)))
 
 
 def test_the_plain_formulas_gradient_is_ours():
@@ -96,14 +87,6 @@ def test_the_plain_formulas_gradient_is_ours():
 
 
 def test_stored_lines_of_every_benchmark_make_their_part_of_the_report():
-    found = {
-        name: sys.modules[kind.__module__].sections(EVIDENCE) for name, kind in BENCHMARKS.items()
-    }
-    assert found["step"] and found["leaves"] and found["sharpness"] and found["compiled"]
-    assert "| pytorch_optimizer, LookSAM" in found["step"][0].body
-
-
-def test_without_pytorch_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match="--torch needs PyTorch, which is not installed; run pip"):
-        torch_peers.steps("resnet8", 2)
+    titles = " ".join(section.title for section in benchmarks.sections(EVIDENCE))
+    for words in ("Cost of a step", "Compilation by", "Cost of sharpness", "not here"):
+        assert words in titles

@@ -57,7 +57,7 @@ def test_a_finished_run_is_not_run_again_and_the_report_is_of_lines_alone(traine
 
 def test_help_of_every_command():
     listed = ran("--help").stdout
-    names = "models train table1 table2 table3 report figure1 figure2 figure3 figure4 curvature"
+    names = "models train table1 table2 table3 report figure1 figure2 figure3 figure4"
     for name in [*names.split(), "study", "benchmark"]:
         assert name in listed and "--workdir" in ran(name, "--help").stdout
     assert "--workdir" in listed
@@ -72,9 +72,6 @@ def test_a_tables_rows_are_options(tmp_path):
     refused("rho is each row's own", "digits", "--rho", "0.5", "--workdir", tmp_path)
 
 
-MANY = ["--distributed", "--process-id", 2, "--num-processes", 2]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,8 +83,6 @@ MANY = ["--distributed", "--process-id", 2, "--num-processes", 2]
         (["--devices", 64], "devices=64 is more than the 8 that JAX sees"),
         (["--devices", 2, "--loop", "scan"], "loop='scan' runs on one device, not on 2"),
         (["--process-id", 0], "process_id mean nothing to a process that is alone"),
-        (MANY[:3], "process_id belong together; give all three"),
-        ([*MANY, "--coordinator", "a:1"], "process_id=2 is not below num_processes=2"),
     ],
 )
 def test_bad_values_say_what_and_exit_with_two(tmp_path, arguments, message):

@@ -56,12 +56,7 @@ def mapped(gradient):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, value
 
-    return jax.shard_map(
-        step,
-        mesh=many.mesh((8,), ("data",)),
-        in_specs=(P(), P(), P("data"), P("data")),
-        out_specs=P(),
-    )
+    return many.over_data(step, (P(), P(), P("data"), P("data")))
 
 
 @pytest.mark.parametrize(

@@ -129,41 +129,12 @@ def test_through_a_step_of_a_network_whose_last_layer_is_zero():
     np.testing.assert_allclose(result["b"], [-0.1371, 0.4690], atol=1e-4)
 
 
-def filters(dtype=np.float64):
-    """Four filters: an ordinary one, one with zeros, one of zeros alone, a tiny one."""
-    w = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(dtype)
-    w[:2, :, 1] = 0.0
-    w[..., 2] = 0.0
-    w[..., 3] *= 1e-18
-    return w
-
-
-def filter_norms(w):
-    return jnp.ravel(asam_jax.filterwise(0.25)({"conv": w})["conv"])
-
-
-@pytest.mark.usefixtures("x64")
 def test_derivatives_of_filter_norms():
-    w = filters()
-    forward, reverse = jax.jit(
-        lambda w: (jax.jacfwd(filter_norms)(w), jax.jacrev(filter_norms)(w))
-    )(w)
-    np.testing.assert_allclose(forward, reverse, atol=1e-15)
-    expected = np.zeros((4, *w.shape))
-    for index in np.ndindex(w.shape):
-        if index[-1] == 2:
-            continue  # the norm has a corner: 0 is chosen
-        h = 1e-6 * np.abs(w[..., index[-1]]).max()
-        step = np.zeros_like(w)
-        step[index] = h
-        there, back = (np.sqrt(np.sum((w + s) ** 2, axis=(0, 1))) for s in (step, -step))
-        expected[:, *index] = (there - back) / (2 * h)
-    np.testing.assert_allclose(reverse, expected, atol=1e-8)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
-def test_second_derivatives_of_filter_norms_are_finite(dtype):
-    w = jnp.asarray(filters(np.float32), dtype)
-    hessian = jax.jit(jax.hessian(lambda w: jnp.sum(filter_norms(w)[:3])))(w)
-    assert jnp.isfinite(hessian).all()
-    assert not hessian[..., 2, :, :, :].any()
+    """w / ||w||, and 0 for a filter of zeros, where the norm has a corner."""
+    filters = np.random.default_rng(0).normal(size=(3, 2, 4))
+    expected = filters / np.linalg.norm(filters, axis=(0, 1))
+    expected[..., 3] = 0.0
+    w = jnp.asarray(filters * np.array([1.0, 1e-30, 1e30, 0.0]), jnp.float32)
+    norms = jax.jit(lambda w: jnp.ravel(asam_jax.filterwise(0.25)({"conv": w})["conv"]))
+    for jacobian in (jax.jacfwd(norms)(w), jax.jacrev(norms)(w)):
+        np.testing.assert_allclose(jacobian.sum(axis=0), expected, rtol=1e-5)

@@ -15,9 +15,23 @@ W = {"w": jnp.ones((2, 3)), "bias": jnp.zeros(3)}
 SGD = optax.sgd(0.1)
 
 
+SCHEDULE = optax.constant_schedule(-1.0)
+
+
 def loss(p, x=2.0):
     x = x * jnp.ones((4, 2))
     return jnp.sum(x @ p["w"]) + jnp.sum(p["bias"])
+
+
+GRADIENT = jax.grad(loss)
+
+
+def updated(tx, grad_fn=GRADIENT):
+    return tx.update(W, tx.init(W), W, grad_fn=grad_fn)
+
+
+def eps(grads, **keywords):
+    return asam_jax.perturbation(W, grads, rho=0.1, **keywords)
 
 
 MAKERS = {
@@ -28,9 +42,7 @@ MAKERS = {
     "sam": functools.partial(asam_jax.sam, SGD),
     "alternating": functools.partial(asam_jax.alternating, SGD),
     "decoupled_wsam": functools.partial(asam_jax.decoupled_wsam, SGD, 0.1),
-    "momentum_ascent": functools.partial(
-        asam_jax.momentum_ascent, W, optax.sgd(0.1, momentum=0.9).init(W)
-    ),
+    "momentum_ascent": functools.partial(asam_jax.momentum_ascent, W, W),
     "sharpness": functools.partial(asam_jax.sharpness, loss),
     "maximizer": functools.partial(asam_jax.maximizer, loss),
 }
@@ -60,16 +72,6 @@ def test_rho_p_and_operator(make):
         make(rho=0.1, operator=0.5)
 
 
-def test_a_schedule_of_rho():
-    with pytest.raises(TypeError, match=r"rho=schedule\(step\)"):
-        asam_jax.value_and_grad(loss, rho=optax.constant_schedule(0.5))
-    with pytest.raises(TypeError, match=r"rho=schedule\(step\)"):
-        asam_jax.perturbation(W, W, rho=optax.constant_schedule(0.5))
-    tx = asam_jax.asam(SGD, optax.constant_schedule(-1.0))
-    with pytest.raises(ValueError, match="rho must be at least 0"):
-        tx.update(W, tx.init(W), W, grad_fn=jax.grad(loss))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -77,11 +79,6 @@ def test_a_schedule_of_rho():
         (lambda: asam_jax.filterwise(-0.01), "eta must be at least 0"),
         (lambda: asam_jax.asam(SGD, eta=-0.01), "eta must be at least 0"),
         (lambda: asam_jax.elementwise(W), "eta must be a number"),
-        (lambda: asam_jax.elementwise(adapt=True), "adapt must be callable"),
-        (lambda: asam_jax.filterwise(filter_axes=(0, 1)), "filter_axes must be callable"),
-        (lambda: asam_jax.masked(None, True), "operator must be callable"),
-        (lambda: asam_jax.value_and_grad(3, rho=0.1), "loss_fn must be callable"),
-        (lambda: asam_jax.value_and_grad(sum, rho=0.5, ascent_fun=3), "ascent_fun must be callabl"),
         (lambda: asam_jax.asam(0.1), "base must be an optax"),
         (lambda: asam_jax.sam(optax.sgd), "base must be an optax"),
         (lambda: asam_jax.alternating("sgd", 0.1), "base must be an optax"),
@@ -89,45 +86,39 @@ def test_a_schedule_of_rho():
         (lambda: asam_jax.decoupled_wsam(SGD, 0.1, 0.5, gamma=1.0), "gamma must be .*less than 1"),
         (lambda: asam_jax.sharpness_aware(0.5, every=0), "every must be an integer of at least 1"),
         (lambda: asam_jax.sharpness_aware(0.5, every=2.5), "every must be an integer of at least"),
-        (lambda: asam_jax.sharpness_aware(0.5, ascent="ema"), "ascent must be an optax"),
-        (lambda: asam_jax.sharpness_aware(0.5, descent="gsam"), "descent must be "),
         (lambda: asam_jax.gsam_descent(-1.0), "alpha must be at least 0"),
         (lambda: asam_jax.wsam_descent(1.0), "gamma must be .*less than 1"),
         (lambda: asam_jax.looksam_descent(np.nan), "weight must be at least 0"),
         (lambda: asam_jax.friendly_ascent(-1.0), "sigma must be at least 0"),
         (lambda: asam_jax.friendly_ascent(decay=1.5), "decay must be at least 0 and"),
         (lambda: asam_jax.remember(-0.1), "decay must be at least 0"),
+        (lambda: asam_jax.value_and_grad(loss, rho=SCHEDULE), r".* rho=schedule\(step\)"),
+        (lambda: asam_jax.perturbation(W, W, rho=SCHEDULE), r".* rho=schedule\(step\)"),
+        (lambda: updated(asam_jax.asam(SGD, SCHEDULE)), "rho must be at least 0"),
+        (lambda: eps({"w": W["w"]}), "grads must have the tree structure of params"),
+        (
+            lambda: eps({**W, "w": W["w"].T}),
+            r"grads\['w'\] has shape \(3, 2\).*params\['w'\].*\(2, 3\)",
+        ),
+        (
+            lambda: eps(W, operator=lambda p: [p["w"]]),
+            "operator must return a tree like params",
+        ),
+        (
+            lambda: eps(W, operator=lambda p: {**p, "w": jnp.ones(3)}),
+            r"operator returned a scale of shape \(3,\) at params\['w'\]",
+        ),
     ],
 )
-def test_arguments_of_makers(call, message):
+def test_arguments(call, message):
     with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         call()
-
-
-def test_trees_of_different_structure_or_shape():
-    with pytest.raises(ValueError, match="grads must have the tree structure of params"):
-        asam_jax.perturbation(W, {"w": W["w"]}, rho=0.1)
-    with pytest.raises(
-        ValueError, match=r"grads\['w'\] has shape \(3, 2\).*params\['w'\].*\(2, 3\)"
-    ):
-        asam_jax.perturbation(W, {**W, "w": W["w"].T}, rho=0.1)
-
-
-def test_operators_that_return_something_else():
-    with pytest.raises(ValueError, match="operator must return a tree like params"):
-        asam_jax.perturbation(W, W, rho=0.1, operator=lambda p: [p["w"]])
-    with pytest.raises(
-        ValueError, match=r"operator returned a scale of shape \(3,\) at params\['w'\]"
-    ):
-        asam_jax.perturbation(W, W, rho=0.1, operator=lambda p: {**p, "w": jnp.ones(3)})
 
 
 def test_missing_grad_fn_and_params():
     tx = asam_jax.asam(SGD)
     with pytest.raises(ValueError, match=r"grad_fn is missing.*asam_jax\.alternating"):
         tx.update(W, tx.init(W), W)
-    with pytest.raises(TypeError, match="grad_fn must be callable"):
-        tx.update(W, tx.init(W), W, grad_fn=W)
     with pytest.raises(ValueError, match="params is missing"):
         tx.update(W, tx.init(W), grad_fn=jax.grad(loss))
     other = asam_jax.alternating(SGD, 0.5)
@@ -149,16 +140,14 @@ def test_missing_grad_fn_and_params():
     ],
 )
 def test_a_grad_fn_that_returns_something_else(grad_fn, message):
-    tx = asam_jax.asam(SGD)
     with pytest.raises((ValueError, TypeError), match=message):
-        tx.update(W, tx.init(W), W, grad_fn=grad_fn)
+        updated(asam_jax.asam(SGD), grad_fn)
 
 
 def test_leaves_that_are_not_real_floating_point():
     for bad in (jnp.array([1, 2]), jnp.array([1 + 2j]), jnp.array([True])):
         params = {"w": jnp.ones(2), "step": bad}
-        advice = "two real leaves.*jax.lax.complex" if bad.dtype.kind == "c" else "eqx.partition"
-        match = rf"params\['step'\] has dtype .*only real floating.*{advice}"
+        match = rf"params\['step'\] is of {bad.dtype}: only real floating.*eqx.partition"
         with pytest.raises(TypeError, match=match):
             asam_jax.perturbation(params, params, rho=0.5)
         with pytest.raises(TypeError, match=match):
@@ -173,7 +162,7 @@ def test_a_whole_model_as_parameters():
         lambda: asam_jax.value_and_grad(of_model, rho=0.1)(model, x),
         lambda: tx.update(model, tx.init(model), model, grad_fn=lambda m: m),
     ):
-        with pytest.raises(TypeError, match=r"params\.activation is .*eqx\.partition"):
+        with pytest.raises(TypeError, match=r"params\.activation is of .*eqx\.partition"):
             call()
 
 

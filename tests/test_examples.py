@@ -20,11 +20,3 @@ def test_the_loss_falls(path, capsys):
     assert losses
     for first, last in losses:
         assert float(last) < 0.6 * float(first)
-
-
-def test_an_example_fits_a_screen_and_is_on_the_page():
-    page = (ROOT / "docs" / "examples.md").read_text()
-    for path in EXAMPLES:
-        assert len(path.read_text().splitlines()) < 80, path.name
-        assert f"(examples/{path.name})" in page
-        assert f"python docs/examples/{path.name}" in path.read_text()

@@ -25,9 +25,9 @@ DEFAULTS = dict(model="mlp", epochs=2, label_smoothing=0.0, augment=False, neste
 SOURCES = {"stripes": Source(3, arrays, {"sam": 0.1, "asam": 0.7}, DEFAULTS)}
 """
 MODEL = """
-from experiments.models.small import build
+from experiments.models.plain import Mlp
 
-MODELS = {"twin": (build, 1)}
+MODELS = {"twin": (Mlp, 1)}
 """
 STUDY = """
 from experiments.studies.study import Arm, Problem, Study

@@ -18,25 +18,22 @@ PAIRS, FOURS = list(GRID.reshape(4, 4)), list(GRID.transpose(1, 0, 2).reshape(2,
 TWO = ("outer", "inner")
 
 SHARD_MAP = [
-    # mesh shape and names, perturb_axis_name, the examples that share an eps, check_vma
-    pytest.param((8,), ("data",), None, ONE_EACH, True, id="each device its own"),
-    pytest.param((8,), ("data",), "data", WHOLE, True, id="one for all"),
-    pytest.param((4, 2), TWO, None, ONE_EACH, True, id="two axes, each its own"),
-    pytest.param((4, 2), TWO, "inner", PAIRS, True, id="groups of two"),
-    pytest.param((4, 2), TWO, "outer", FOURS, True, id="groups of four"),
-    pytest.param((4, 2), TWO, TWO, WHOLE, True, id="two axes, one for all"),
-    pytest.param((8,), ("data",), None, ONE_EACH, False, id="each its own, no types"),
-    pytest.param((4, 2), TWO, "outer", FOURS, False, id="groups of four, no types"),
+    # perturb_axis_name, the examples that share an eps, check_vma
+    pytest.param(None, ONE_EACH, True, id="each its own"),
+    pytest.param("inner", PAIRS, True, id="groups of two"),
+    pytest.param("outer", FOURS, True, id="groups of four"),
+    pytest.param(TWO, WHOLE, True, id="one for all"),
+    pytest.param("outer", FOURS, False, id="groups of four, no types"),
 ]
 
 
-@pytest.mark.parametrize(("shape", "names", "perturb", "groups", "check_vma"), SHARD_MAP)
-def test_shard_map_equals_one_device(shape, names, perturb, groups, check_vma):
+@pytest.mark.parametrize(("perturb", "groups", "check_vma"), SHARD_MAP)
+def test_shard_map_equals_one_device(perturb, groups, check_vma):
     params, x, y = many.problem()
     mapped = jax.shard_map(
-        many.both(names, perturb),
-        mesh=many.mesh(shape, names),
-        in_specs=(P(), P(names), P(names)),
+        many.both(TWO, perturb),
+        mesh=many.mesh((4, 2), TWO),
+        in_specs=(P(), P(TWO), P(TWO)),
         out_specs=P(),
         check_vma=check_vma,
     )
@@ -97,32 +94,51 @@ def test_aux_is_each_devices_own():
 
     params, x, y = many.problem()
     step = asam_jax.value_and_grad(with_aux, rho=many.RHO, has_aux=True, axis_name="data")
-    mapped = jax.shard_map(
-        step,
-        mesh=many.mesh((8,), ("data",)),
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=((P(), P("data")), P()),
-    )
-    (_, sums), _ = jax.jit(mapped)(params, x, y)
+    (_, sums), _ = many.over_data(step, out_specs=((P(), P("data")), P()))(params, x, y)
     np.testing.assert_allclose(sums, x.reshape(8, 2, 6).sum(axis=(1, 2)), rtol=1e-5)
 
 
-def test_a_decision_that_differs_between_devices():
-    """They would wait for each other; it is refused where types tell."""
+@pytest.mark.parametrize("threshold", [0.5, 2.0])
+def test_a_decision_of_each_device_is_refused_and_one_of_all_is_taken(threshold):
+    """g02: devices that took different branches waited for each other."""
     params, x, y = many.problem()
-    tx = asam_jax.sharpness_aware(many.RHO, axis_name="data")
+    tx = asam_jax.sharpness_aware(many.RHO, axis_name="data", perturb_axis_name="data")
 
-    def step(params, x, y):
+    def mapped(average):
+        def step(params, x, y):
+            grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
+            grads = grad_fn(many.varying(params, x, "data"))
+            perturb = average(jnp.mean(x**2)) > threshold
+            return tx.update(grads, tx.init(params), params, grad_fn=grad_fn, perturb=perturb)[0]
+
+        return many.over_data(step)
+
+    assert 0.5 < np.mean(x**2) < 2.0
+    perturbed = many.reference(params, x, y, WHOLE)[1]
+    decided = mapped(lambda value: jax.lax.pmean(value, "data"))(params, x, y)
+    many.close(decided, perturbed if threshold == 0.5 else many.gradient(params, x, y))
+    with pytest.raises(ValueError, match=r"perturb varies over \('data',\)"):
+        jax.eval_shape(mapped(lambda value: value), params, x, y)
+
+
+@pytest.mark.parametrize(
+    "ascent", [asam_jax.friendly_ascent(0.8, 0.6), optax.ema(0.5, debias=False)]
+)
+def test_each_device_keeps_its_own_state_between_perturbed_steps(ascent):
+    """Of both branches of `every`, in types that vary; the directions stay along the gradient."""
+    params, x, y = many.problem()
+    tx = asam_jax.sharpness_aware(many.RHO, every=2, ascent=ascent, axis_name="data")
+
+    def steps(params, x, y):
         grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
         grads = grad_fn(many.varying(params, x, "data"))
-        perturb = optax.tree.norm(grads) > 1
-        return tx.update(grads, tx.init(params), params, grad_fn=grad_fn, perturb=perturb)[0]
+        state, updates = tx.init(params), []
+        for _ in range(3):
+            new, state = tx.update(grads, state, params, grad_fn=grad_fn)
+            updates.append(new)
+        return updates
 
-    mapped = jax.shard_map(
-        step,
-        mesh=many.mesh((8,), ("data",)),
-        in_specs=(P(), P("data"), P("data")),
-        out_specs=P(),
-    )
-    with pytest.raises(ValueError, match=r"perturb varies over \('data',\)"):
-        jax.eval_shape(mapped, params, x, y)
+    perturbed = many.reference(params, x, y, ONE_EACH)[1]
+    expected = [perturbed, many.gradient(params, x, y), perturbed]
+    for got, right in zip(many.over_data(steps)(params, x, y), expected, strict=True):
+        many.close(got, right)

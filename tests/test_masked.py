@@ -88,6 +88,7 @@ def test_other_ways_to_take_a_gradient():
     expected = asam_jax.value_and_grad(of_head, rho=0.5)(W["head"])[1]
     grads = asam_jax.value_and_grad(loss, rho=0.5, operator=operator)(W)[1]
     np.testing.assert_allclose(grads["head"], expected, rtol=1e-5)
+    assert np.isnan(grads["rest"]).all()  # handed on as it is (google/flax 3435: float8 scales)
 
     base = optax.partition({True: optax.sgd(0.1), False: optax.set_to_zero()}, TRAINS)
     tx = asam_jax.alternating(base, 0.5, operator=operator)
@@ -100,9 +101,13 @@ def test_other_ways_to_take_a_gradient():
     chex.assert_trees_all_equal({**params, "head": 0}, {**W, "head": 0})
 
     alone = asam_jax.perturbation(W["head"], jax.grad(of_head)(W["head"]), rho=0.5)
-    for tx in (optax.sgd(0.1, momentum=0.9), optax.masked(asam_jax.remember(), TRAINS)):
+    for tx, field in (
+        (optax.sgd(0.1, momentum=0.9), "trace"),
+        (optax.masked(asam_jax.remember(), TRAINS), "direction"),
+    ):
         _, state = tx.update(jax.grad(loss)(W), tx.init(W), W)
-        at = asam_jax.momentum_ascent(W, state, rho=0.5, operator=operator)
+        momentum = optax.tree.get(state, field)
+        at = asam_jax.momentum_ascent(W, momentum, rho=0.5, operator=operator)
         np.testing.assert_allclose(at["head"], W["head"] + alone, rtol=1e-5)
         np.testing.assert_array_equal(at["rest"], W["rest"])
 
@@ -171,14 +176,7 @@ def test_a_mask_made_of_nnx_state_and_a_prefix():
     assert [float(jnp.max(s)) for s in jax.tree.leaves(scales)] == [1.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    "mask",
-    [
-        {"back": "freeze", "head": "train", "rest": "train"},
-        {"back": False},
-        {**TRAINS, "haed": True},
-    ],
-)
-def test_masks_that_do_not_fit(mask):
-    with pytest.raises((TypeError, ValueError), match="mask"):
-        asam_jax.masked(asam_jax.elementwise(), mask)(W)
+def test_labels_are_no_mask():
+    labels = {"back": "freeze", "head": "train", "rest": "train"}
+    with pytest.raises(TypeError, match=r"^mask must hold booleans.*jax\.tree\.map"):
+        asam_jax.masked(asam_jax.elementwise(), labels)(W)

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.processes import STEPS_BETWEEN_TALKS
-from tests.cli import Fork, lines, ran
+from tests.cli import lines, ran, start
 from tests.runs import loop_of, made
 
 EPOCHS, SUBSET, BATCH = 4, 256, 64  # 16 steps
@@ -27,11 +27,12 @@ def free_port():
 def two_processes(workdir, own=((), ())):
     """Exit code, output and errors of each; `own` are the arguments of one alone."""
     address = f"localhost:{free_port()}"
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = "--xla_force_host_platform_device_count=4"
     command = [*RUN, "--workdir", workdir, "--distributed"]
     command += ["--coordinator", address, "--num-processes", 2]
     started = [
-        Fork(*command, "--process-id", number, *own[number], environment=env) for number in range(2)
+        start(*command, "--process-id", number, *own[number], XLA_FLAGS=flags)
+        for number in range(2)
     ]
     try:
         outputs = [process.communicate(timeout=240) for process in started]

@@ -154,11 +154,9 @@ def test_the_rule_in_training_survives_one_overflow():
 @pytest.mark.parametrize(
     ("radii", "rise", "said"),
     [
-        ([1.0, 2.0, 3.0], 0.3, "radii must be those of the profile, 2, and increase"),
-        ([2.0, 1.0], 0.3, "radii must be those of the profile, 2, and increase"),
-        ([0.0, 1.0], 0.3, "and increase from above 0"),
-        ([1.0, 2.0], 0.0, "rise must be at least"),
-        ([1.0, 2.0], float("nan"), "rise must be at least"),
+        ([1.0, 2.0, 3.0], 0.3, "radii must be the profile"),
+        ([2.0, 1.0], 0.3, "radii must be the profile"),
+        ([0.0, 1.0], 0.3, "increasing from above 0"),
     ],
 )
 def test_bad_arguments(radii, rise, said):
@@ -166,9 +164,6 @@ def test_bad_arguments(radii, rise, said):
         asam_jax.radius_at(profile_of([0.1, 0.5]), radii, rise, 1.0)
 
 
-@pytest.mark.parametrize("radii", [0.5, [], [[0.1]]])
-def test_radii_that_are_none(radii):
-    with pytest.raises(ValueError, match=r"radii must be numbers along one axis.*pass \[rho\]"):
-        asam_jax.radius_profile(quadratic)(W, ROOTS, radii)
+def test_a_negative_radius():
     with pytest.raises(ValueError, match="the smallest of radii must be at least 0"):
         asam_jax.radius_profile(quadratic)(W, ROOTS, [0.1, -0.1])

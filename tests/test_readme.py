@@ -1,36 +1,13 @@
-"""The README's Python runs, top to bottom, as a reader would paste it."""
+"""The README's address and table; its Python runs in test_docs.py."""
 
 import pathlib
 import re
 import tomllib
 
-import jax
-import pytest
-
 from experiments.studies import default
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def test_every_python_block_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
-    namespace: dict[str, object] = {}
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for block in blocks:
-            exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["params"] and namespace["grads"]
-
-
-def test_it_is_short():
-    assert len(README.splitlines()) <= 110
-
-
-@pytest.mark.parametrize("extra", ["experiments", "dev"])
-def test_each_command_sets_itself_up(extra):
-    line = rf"python3 -m venv \.venv && \.venv/bin/pip install -q -e '\.\[{extra}\]' && \S.*"
-    assert len(re.findall(rf"^{line}$", README, flags=re.MULTILINE)) == 1
 
 
 def test_the_address_is_that_of_the_project():

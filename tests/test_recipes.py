@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ COSTS = {
     "equal rise": ("equal_rise", ["equal_rise_step"], [2]),
     "following": ("following", None, [2]),
     "decoupled": ("decoupled", None, [2]),
+    "functional": ("functional", ["functional_step"], [2]),
+    "preconditioned": ("preconditioned", None, [2]),
     "norms": ("norms", None, [1.4]),
     "frozen": ("frozen", None, [1]),
 }
@@ -82,6 +85,34 @@ def test_refinements_take_two_gradients_and_are_in_the_tables(page, group):
 def test_the_chooser_says_what_is_counted():
     for label, cost in CHOOSER.items():
         assert re.search(rf"^\|.*\| {cost} \|[^|]*\| {re.escape(label)} \|$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("operator", ["identity", "every leaf"])
+def test_functional_sam_is_the_jacobian_at_w_plus_eps_times_the_derivative_at_w(page, operator):
+    """J(w + eps)^T dL/df(w), with J and eps written out."""
+    w, x, y = page["w"], page["x"][:16], page["y"][:16]
+    scaled = operator == "every leaf"
+    scales = asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves) if scaled else None
+    tx = asam_jax.sam(page["sgd"], rho=2.0, operator=scales)
+    with (
+        mock.patch.dict(page, functional=tx),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        page["functional_step"].clear_cache()
+        after, _ = page["functional_step"](w, tx.init(w), x, y)
+        t = jax.tree.map(jnp.abs if scaled else jnp.ones_like, w)
+        tg = jax.tree.map(jnp.multiply, t, jax.grad(page["loss"])(w, x, y))
+        size = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tg)))
+        at = jax.tree.map(lambda w, t, tg: w + 2.0 * t * tg / size, w, t, tg)
+        jacobian = jax.jacobian(page["outputs"])(at, x)
+        of_outputs = 2 * (page["outputs"](w, x) - y) / len(y)
+        sam = jax.grad(page["loss"])(at, x, y)
+    for old, new, j, of_sam in zip(*map(jax.tree.leaves, (w, after, jacobian, sam)), strict=True):
+        expected = np.tensordot(of_outputs, j, axes=1)
+        close = dict(rtol=0, atol=1e-3 * np.abs(expected).max())
+        np.testing.assert_allclose((old - new) / 0.01, expected, **close)
+        assert not np.allclose(of_sam, expected, **close)
 
 
 def test_only_normalization_layers_take_the_same_gradients(page):

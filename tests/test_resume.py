@@ -13,8 +13,8 @@ KILLS = 3
 RUN = ["train", "--model", "mlp", "--epochs", "80", "--method", "asam", "--seed", "3"]
 
 
-def start(workdir, how=cli.Fork):
-    return how(*RUN, "--workdir", workdir, "--checkpoint-seconds", "0.05")
+def start(workdir):
+    return cli.start(*RUN, "--workdir", workdir, "--checkpoint-seconds", "0.05")
 
 
 def finish(workdir, *arguments):
@@ -53,14 +53,11 @@ def wait_for(process, condition):
 
 
 def test_killed_at_three_moments(whole, tmp_path):
-    """One in start-up, the others after a checkpoint beyond the last: no clock decides which.
-
-    That in start-up is of a process whose imports are its own.
-    """
+    """One in start-up, the others after a checkpoint beyond the last: no clock decides which."""
     moments, resumed = random.Random(0), 0
     for number in range(KILLS):
         before = checkpoint_steps(tmp_path)
-        process = start(tmp_path, cli.Fork if number else cli.start)
+        process = start(tmp_path)
         if number:
             wait_for(process, lambda last=before: checkpoint_steps(tmp_path)[-1:] > last[-1:])
             time.sleep(moments.uniform(0, 0.15))
@@ -75,34 +72,13 @@ def test_killed_at_three_moments(whole, tmp_path):
     ends_as(whole, tmp_path)
 
 
-def stop_after_a_checkpoint(workdir, how):
-    """Starts the run, waits for its second checkpoint and sends a signal."""
-    process = start(workdir)
-    wait_for(process, lambda: len(checkpoint_steps(workdir)) == 2)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    return process.poll(), err
-
-
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_signals_stop_with_a_checkpoint(whole, tmp_path, how):
-    code, err = stop_after_a_checkpoint(tmp_path, how)
-    assert code == 128 + how
+    process = start(tmp_path)
+    wait_for(process, lambda: checkpoint_steps(tmp_path))
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.poll() == 128 + how
     assert "with a checkpoint; the same command goes on" in err
     assert checkpoint_steps(tmp_path)
     ends_as(whole, tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["truncate", "remove"])
-def test_a_damaged_newest_checkpoint_falls_back_and_says_so(whole, tmp_path, damage):
-    stop_after_a_checkpoint(tmp_path, signal.SIGKILL)
-    steps = checkpoint_steps(tmp_path)
-    (newest,) = tmp_path.glob(f"checkpoints/*/{steps[-1]}")
-    for file in [p for p in newest.rglob("*") if p.is_file()]:
-        if damage == "truncate":
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-        elif "state" in file.parts:
-            file.unlink()
-    message = f"{steps[-1]} is damaged .*; falling back to the one before it"
-    with pytest.warns(UserWarning, match=message):
-        ends_as(whole, tmp_path)

@@ -74,6 +74,9 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
         assert run.run_id(line["dataset_fingerprint"]) == line["run_id"]
 
 
+SCRIPT = {"dataset": "cifar10", "recipe": "script"}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -90,15 +93,17 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
         ({"method": "sgd", "eta": 0.1}, "eta=0.1 means nothing to method 'sgd'"),
         ({"method": "sam", "normalization": "filterwise"}, "means nothing to method 'sam'"),
         ({"devices": 3}, "batch_size=128 is not a multiple of the 3 devices"),
-        ({"perturb": "device"}, "means nothing on one device; leave --perturb out"),
-        ({"cutout": 8}, "cutout=8 is a part of augmentation"),
-        ({"recipe": "script"}, "the authors' script for CIFAR on one device; leave --recipe out"),
-        ({"dataset": "cifar10", "recipe": "script", "variant": "part4"}, "has one variant"),
+        ({"perturb": "device"}, "perturb='device' means nothing on one device"),
+        ({"devices": 2, "variant": "part4"}, "means nothing on several devices; leave --variant"),
+        ({"cutout": 8}, "cutout=8 means nothing without augmentation"),
+        ({"recipe": "script"}, "the authors' script for CIFAR; leave --recipe out"),
+        (SCRIPT | {"variant": "part4"}, "variant='part4' means nothing to the authors' script"),
+        (SCRIPT | {"optimizer": "muon"}, "recipe='script' means nothing to optimizer 'muon'"),
         ({"variant": "last-friendly", "optimizer": "muon"}, "takes a share of SGD's momentum"),
-        ({"parameterization": "ntk", "optimizer": "adamw"}, "divides SGD's gradient by s^2"),
+        ({"parameterization": "ntk", "optimizer": "adamw"}, "means nothing to optimizer 'adamw'"),
         ({"radius_rule": "falling"}, "unknown radius_rule 'falling'"),
-        ({"radius_rule": "rise", "method": "sgd"}, "leave --radius-rule out for method 'sgd'"),
-        ({"radius_rule": "rise"}, "give a --target above 0"),
+        ({"radius_rule": "rise", "method": "sgd"}, "leave --radius-rule out"),
+        ({"radius_rule": "rise"}, "give a --target and a --rho above 0"),
     ],
 )
 def test_what_is_wrong_is_named(values, message):
@@ -115,7 +120,7 @@ def test_only_what_a_step_computes_is_compiled_into_it():
 
 def test_a_run_is_named_by_what_tells_it_from_the_others():
     values = dict(variant="part16", rho=1.0, label_noise=0.4, parameterization="layer", seed=3)
-    name = "digits cnn asam part16 rho 1 layer noise 40% seed 3"
+    name = "digits cnn asam variant part16 rho 1.0 parameterization layer label noise 0.4 seed 3"
     assert name_of(made(**values).as_json()) == name
-    other = made(model="vit", optimizer="muon").as_json()
-    assert name_of(other) == "digits vit asam on muon rho 0.5 seed 0"
+    other = made(model="vit", optimizer="muon", method="sgd").as_json()
+    assert name_of(other) == "digits vit sgd optimizer muon seed 0"

@@ -10,7 +10,7 @@ import optax
 import oracle
 import pytest
 from jax.sharding import PartitionSpec as P
-from variants import ALL, LR, RULES, by_hand, exact, optimizer
+from variants import ALL, LR, RULES, by_hand, exact, optimizer, perturbed
 
 import asam_jax
 
@@ -118,6 +118,19 @@ def test_value_and_grad(perturb):
     expected_value, expected = many.reference(params, x, y, groups)
     assert float(value) == pytest.approx(expected_value, rel=1e-5)
     many.close(grads, expected)
+
+
+def test_gradients_that_are_remembered():
+    """What is kept of a replicated leaf stays the same on all devices of the axis."""
+    params, grads = many.problem(0)[0], many.problem(1)[0]
+    tx = asam_jax.remember(0.5)
+
+    def ascended(params, grads):
+        _, state = tx.update(grads, tx.init(params))
+        return asam_jax.momentum_ascent(params, state.direction, rho=0.5, sharded_axis_name="model")
+
+    at = mapped(ascended, (SPECS, SPECS), SPECS)(params, grads)
+    many.close(at, perturbed(params, grads, 0.5))
 
 
 def test_it_is_refused_where_types_are_not_kept():

@@ -10,11 +10,11 @@ import oracle
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from variants import RULES, STEPS, by_hand, optimizer, step_of
 
 import asam_jax
 
 loss = many.loss
-LR, MOMENTUM, STEPS = 0.1, 0.9, 3
 
 LAYOUTS = {
     # every leaf cut over the data axis, as FSDP does
@@ -31,53 +31,29 @@ LAYOUTS = {
 
 @pytest.fixture(params=LAYOUTS, ids=str)
 def layout(request):
-    """The parameters laid out, the batch cut over the data axis, and the shardings by name."""
+    """The parameters laid out, the batch's sharding, and those of the parameters by name."""
     shape, names, specs = LAYOUTS[request.param]
     mesh = many.mesh(shape, names)
-    params, x, y = many.problem()
     shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
-    batch = jax.device_put((x, y), NamedSharding(mesh, P("data")))
-    return jax.device_put(params, shardings), batch, shardings
-
-
-def lie_as(tree, shardings):
-    """Asserts that each leaf lies as the parameter of its name does."""
-    for name, leaf in tree.items():
-        assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim), (name, leaf.sharding)
-
-
-def trained_by_numpy():
-    """Three steps with momentum, one eps for the whole batch."""
-    params, x, y = many.problem()
-    trace = {name: np.zeros_like(w, np.float64) for name, w in params.items()}
-    for _ in range(STEPS):
-        _, grads = many.reference(params, x, y, many.WHOLE)
-        trace = {name: MOMENTUM * trace[name] + grads[name] for name in params}
-        params = {name: params[name] - LR * trace[name] for name in params}
-    return params, trace
+    params = jax.device_put(many.problem()[0], shardings)
+    return params, NamedSharding(mesh, P("data")), shardings
 
 
 def test_training_equals_numpy_and_keeps_the_shardings(layout):
-    params, (x, y), shardings = layout
-    tx = asam_jax.asam(optax.sgd(LR, MOMENTUM), many.RHO)
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, state):
-        grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
-        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
-        return optax.apply_updates(params, updates), state
-
+    """Of the parameters and of the average that Friendly SAM keeps."""
+    params, batch_sharding, shardings = layout
+    tx = optimizer("Friendly SAM")
     state = tx.init(params)  # lies as params, but for the step count
-    on_all = NamedSharding(shardings["bias"].mesh, P())
+    on_all = NamedSharding(batch_sharding.mesh, P())
     state = jax.tree.map(lambda a: a if a.ndim else jax.device_put(a, on_all), state)
-    for _ in range(STEPS):
-        params, state = step(params, state)
-    trace = optax.tree.get(state, "trace")
-    expected, expected_trace = trained_by_numpy()
-    many.close(jax.device_get(params), expected)
-    many.close(jax.device_get(trace), expected_trace)
-    lie_as(params, shardings)
-    lie_as(trace, shardings)
+    step = jax.jit(step_of(tx), donate_argnums=(0, 1))
+    for number in range(STEPS):
+        batch = jax.device_put(many.problem(seed=number)[1:], batch_sharding)
+        params, state = step(params, state, *batch)
+    many.close(jax.device_get(params), by_hand(RULES["Friendly SAM"]))
+    for tree in (params, optax.tree.get(state, "ema")):
+        for name, leaf in tree.items():
+            assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim), (name, leaf.sharding)
     cached = step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
     assert cached == 1  # the second step's arguments lie as the first's
 

@@ -16,7 +16,7 @@ import asam_jax
 pytest.importorskip("mkdocs")
 
 ROOT = pathlib.Path(__file__).parent.parent
-FUNCTIONS = [n for n in asam_jax.__all__ if inspect.isfunction(getattr(asam_jax, n))]
+FUNCTIONS = [n for n, value in vars(asam_jax).items() if inspect.isfunction(value)]
 
 
 @pytest.fixture(scope="module")

@@ -204,11 +204,10 @@ def test_the_default_jobs_radii_are_those_that_its_study_chose():
 
 
 def test_the_default_job_trains_each_method_on_both_networks_and_fills_a_readme(tmp_path):
-    what, choices = default.job()
-    runs = engine.finals(what, choices)
+    runs = engine.finals(default.STUDY, {})
     assert len(runs) == 2 * 4 * 5
     assert {run.parameterization for run in runs} == {"as is", "layer"}
-    rows = report.analyse(what, lines_of(runs, lambda run: 80.0 + run.seed), choices)
+    rows = report.analyse(default.STUDY, lines_of(runs, lambda run: 80.0 + run.seed))
     assert default.table(rows).count("82.00 ± 1.58") == 8
     records = lines_of(runs, lambda run: 80.0 + run.seed)
     records = [record | dict(run_id=str(n)) for n, record in enumerate(records)]

@@ -90,7 +90,7 @@ NETS = {
     "relu": (relu_loss, relu_net(), (X, Y), rescale_units),
     "conv": (conv_loss, conv_net(), IMAGES, rescale_filters),
 }
-CASES = [("relu", ALL), ("conv", ALL), ("conv", FILTERS)]
+CASES = [("relu", ALL), ("conv", FILTERS)]
 
 
 @functools.cache
@@ -98,10 +98,7 @@ def compiled(net, operator):
     """Every measure that is built on T_w, compiled once; one step's are those of groups."""
     loss = NETS[net][0]
     shared = {"rho": 0.2, "operator": operator}
-    found = {
-        f"p={p}": asam_jax.sharpness(loss, p=p, steps=3, restarts=1, **shared)
-        for p in (2, math.inf)
-    }
+    found = {f"p={p}": asam_jax.sharpness(loss, p=p, steps=3, **shared) for p in (2, math.inf)}
     found["groups"] = asam_jax.sharpness(loss, m=2, **shared)
     average = asam_jax.average_sharpness(loss, sigma=0.1, samples=4, operator=operator)
     found["average"] = lambda w, batch: average(w, batch, jax.random.key(3))
@@ -113,7 +110,7 @@ def measures(net, operator, w):
     return {name: float(f(w, batch)) for name, f in compiled(net, operator).items()}
 
 
-@pytest.mark.parametrize(("net", "operator"), CASES, ids=["relu", "conv", "filters"])
+@pytest.mark.parametrize(("net", "operator"), CASES, ids=["relu", "conv"])
 @settings(max_examples=10)
 @given(log_factors=exponents)
 def test_adaptive_sharpness_is_invariant(net, operator, log_factors):
@@ -126,19 +123,14 @@ def test_adaptive_sharpness_is_invariant(net, operator, log_factors):
         assert min(abs(value) for value in expected.values()) > 1e-5
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_plain_sharpness_moves(net):
+SOME = asam_jax.elementwise(0.1, adapt=asam_jax.all_leaves)
+VARY = [("relu", asam_jax.identity()), ("conv", asam_jax.identity())]
+VARY += [("relu", SOME), ("relu", asam_jax.elementwise(0.0))]
+
+
+@pytest.mark.parametrize(("net", "operator"), VARY, ids=["relu", "conv", "eta", "unscaled bias"])
+def test_plain_sharpness_a_positive_eta_and_an_unscaled_bias_are_not(net, operator, x64):
     loss, w, batch, rescale = NETS[net]
-    with jax.enable_x64(True):
-        sharpness = asam_jax.sharpness(loss, rho=0.2, operator=asam_jax.identity())
-        for factor in (0.3, 3.0):
-            other = rescale(w, factor ** np.linspace(-1, 1, 8))
-            assert abs(sharpness(other, batch) / sharpness(w, batch) - 1) > 1e-4
-
-
-def test_a_positive_eta_and_an_unscaled_bias_break_the_invariance(x64):
-    loss, w, batch, rescale = NETS["relu"]
     other = rescale(w, np.exp(np.linspace(-1, 1, 8)))
-    for operator in (asam_jax.elementwise(0.1, adapt=asam_jax.all_leaves), asam_jax.elementwise(0)):
-        sharpness = asam_jax.sharpness(loss, rho=0.2, operator=operator)
-        assert abs(sharpness(other, batch) / sharpness(w, batch) - 1) > 1e-3
+    sharpness = asam_jax.sharpness(loss, rho=0.2, operator=operator)
+    assert abs(sharpness(other, batch) / sharpness(w, batch) - 1) > 1e-3

@@ -113,12 +113,8 @@ def test_scales_and_a_step(make):
 
     loss = lambda p: jnp.mean(jnp.square(apply(p) - 1.0))  # noqa: E731
     operator, grad_fn = asam_jax.filterwise(), jax.jit(jax.grad(loss))
-    tx = asam_jax.sharpness_aware(0.1, operator=operator)
-    grads = grad_fn(params)
-    updates, _ = tx.update(grads, tx.init(params), params, grad_fn=grad_fn)
-    eps = asam_jax.perturbation(params, grads, rho=0.1, operator=operator)
+    eps = asam_jax.perturbation(params, grad_fn(params), rho=0.1, operator=operator)
     expected = grad_fn(jax.tree.map(jnp.add, params, eps))
-    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
     value, got = jax.jit(asam_jax.value_and_grad(loss, rho=0.1, operator=operator))(params)
     chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-7)
     assert float(value) == pytest.approx(float(loss(params)), rel=1e-5)

@@ -10,12 +10,11 @@ import numpy as np
 import optax
 import pytest
 from variants import (
+    ALL,
     LR,
     RULES,
     STEPS,
-    VARIANTS,
     by_hand,
-    exact,
     mix,
     optimizer,
     orthogonal,
@@ -29,45 +28,19 @@ import asam_jax
 loss = many.loss
 
 
-def sgd_with(**arguments):
-    return optax.chain(asam_jax.sharpness_aware(many.RHO, **arguments), optax.sgd(LR))
-
-
 @pytest.mark.parametrize("name", RULES)
 def test_a_variant_takes_the_steps_of_its_paper(name):
     many.close(trained(optimizer(name))[0], by_hand(RULES[name]))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        dict(every=1, descent=asam_jax.looksam_descent(0.9)),
-        dict(descent=asam_jax.gsam_descent(0.0)),
-        dict(descent=asam_jax.wsam_descent(0.5)),
-        dict(ascent=asam_jax.friendly_ascent(0.0)),
-        dict(ascent=optax.ema(0.0, debias=False)),
-    ],
-    ids=["looksam", "gsam", "wsam", "friendly", "ema"],
-)
-def test_in_its_limit_a_variant_is_asam(arguments):
-    many.close(trained(sgd_with(**arguments), steps=2)[0], by_hand(exact, steps=2))
-
-
-def test_a_schedule_of_rho_reads_the_step():
-    rho = optax.linear_schedule(0.1, 0.5, STEPS)
-    rule = lambda memory, number, w, batch: batch.second(w, 0.1 + 0.4 * number / STEPS)  # noqa: E731
-    tx = optax.chain(asam_jax.sharpness_aware(rho), optax.sgd(LR))
-    params, state = trained(tx)
+@pytest.mark.parametrize("last", [0.5, -0.3])
+def test_a_schedule_of_rho_reads_the_step(last):
+    """A negative radius points downhill: nothing is clamped."""
+    rho = optax.linear_schedule(0.1, last, STEPS)
+    rule = lambda memory, number, w, batch: batch.second(w, float(rho(number)))  # noqa: E731
+    params, state = trained(optax.chain(asam_jax.sharpness_aware(rho), optax.sgd(LR)))
     many.close(params, by_hand(rule))
     assert int(state[0].step) == STEPS
-
-
-def test_a_negative_radius_of_a_schedule_points_downhill():
-    """Nothing is clamped: eps = rho T^2 g / ||T g|| to the letter."""
-    rho = lambda step: 0.1 - 0.2 * step.astype(jnp.float32)  # noqa: E731
-    tx = optax.chain(asam_jax.sharpness_aware(rho), optax.sgd(LR))
-    rule = lambda memory, number, w, batch: batch.second(w, rho=0.1 - 0.2 * number)  # noqa: E731
-    many.close(trained(tx, steps=3)[0], by_hand(rule, steps=3))
 
 
 @pytest.mark.parametrize("jit", [True, False])
@@ -126,14 +99,6 @@ def test_a_known_perturb_traces_one_branch(perturb):
     assert bool(jnp.array_equal(updates, w)) != bool(perturb)
 
 
-@pytest.mark.parametrize("perturb", ["no", np.array([True])])
-def test_a_perturb_that_is_no_boolean(perturb):
-    w = jnp.ones(2)
-    for tx in (asam_jax.sharpness_aware(0.5), asam_jax.alternating(optax.sgd(0.1), 0.5)):
-        with pytest.raises(TypeError, match=r"^perturb must be "):
-            tx.update(w, tx.init(w), w, grad_fn=lambda w: w, perturb=perturb)
-
-
 def test_nothing_or_one_tree_is_kept():
     params, _, _ = many.problem()
     size = sum(a.size for a in params.values())
@@ -179,17 +144,20 @@ def test_refinements_combine():
         return mix(new, -0.3, orthogonal(g, new))
 
     ascent, descent = asam_jax.friendly_ascent(0.8, 0.6), asam_jax.gsam_descent(0.3)
-    many.close(trained(sgd_with(every=2, ascent=ascent, descent=descent))[0], by_hand(rule))
+    tx = asam_jax.sharpness_aware(many.RHO, every=2, ascent=ascent, descent=descent)
+    many.close(trained(optax.chain(tx, optax.sgd(LR)))[0], by_hand(rule))
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, "decoupled WSAM"])
-def test_a_zero_gradient_leaves_zero(name):
+@pytest.mark.parametrize("name", ALL)
+def test_a_zero_gradient_leaves_zero(name, flax_promotes):
+    """jax-ml/jax 475, google-deepmind/optax 1743: also no false alarm where NaNs are looked for."""
     params, _, _ = many.problem()
     tx, nothing = optimizer(name), jax.tree.map(jnp.zeros_like, params)
     state = tx.init(params)
-    for _ in range(2):
-        updates, state = tx.update(nothing, state, params, grad_fn=lambda w: nothing)
-        chex.assert_trees_all_equal(updates, nothing)
+    with jax.debug_nans(True):
+        for _ in range(2):
+            updates, state = tx.update(nothing, state, params, grad_fn=lambda w: nothing)
+            chex.assert_trees_all_equal(updates, nothing)
 
 
 @pytest.mark.parametrize(

@@ -7,32 +7,18 @@ devices, and a loss may average itself. Both are refused with axis_name and righ
 import functools
 
 import jax
+import jax.numpy as jnp
 import many
 import numpy as np
-import optax
 import pytest
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
-from variants import (
-    ALL,
-    RULES,
-    STEPS,
-    by_hand,
-    optimizer,
-    step_of,
-    trained,
-)
+from variants import ALL, RULES, by_hand, optimizer, step_of, trained
 
 import asam_jax
 
 SHARES = {None: many.ONE_EACH, "data": many.WHOLE}
 BOTH_MENDS = r"leave axis_name out.*jax\.lax\.pcast\(params, \('data',\), to='varying'\)"
-IN_SPECS = (P(), P(), P("data"), P("data"))
-
-
-def by_shard_map(step, **options):
-    mesh = many.mesh((8,), ("data",))
-    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=IN_SPECS, out_specs=P(), **options))
+STEP = (many.SHARED, many.SHARED, many.CUT, many.CUT)
+by_shard_map = functools.partial(many.over_data, in_specs=STEP)
 
 
 def by_pmap(step):
@@ -62,13 +48,14 @@ def test_gradients_of_each_device_are_averaged(name, perturb):
     many.close(trained(tx, step)[0], by_hand(RULES[name], groups=SHARES[perturb]))
 
 
-@pytest.mark.parametrize("perturb", SHARES)
 @pytest.mark.parametrize("name", ["LookSAM", "decoupled WSAM"])
-def test_under_pmap_and_where_types_are_not_kept(name, perturb):
-    tx = optimizer(name, axis_name="data", perturb_axis_name=perturb)
-    expected = by_hand(RULES[name], groups=SHARES[perturb])
-    for step in (by_pmap(step_of(tx)), by_shard_map(step_of(tx), check_vma=False)):
-        many.close(trained(tx, step)[0], expected)
+def test_under_pmap_and_where_types_are_not_kept(name):
+    for share, mapped in (
+        (None, by_pmap),
+        ("data", functools.partial(by_shard_map, check_vma=False)),
+    ):
+        tx = optimizer(name, axis_name="data", perturb_axis_name=share)
+        many.close(trained(tx, mapped(step_of(tx)))[0], by_hand(RULES[name], groups=SHARES[share]))
 
 
 @pytest.mark.parametrize(
@@ -81,28 +68,33 @@ def test_a_gradient_that_is_already_summed(name, loss):
 
     for axes in (dict(axis_name="data"), dict(axis_name="data", perturb_axis_name="data")):
         tx = optimizer(name, **axes)
+        params, *batch = many.problem()
         for perturb in (None, False):
-            told = optax.GradientTransformationExtraArgs(
-                tx.init, functools.partial(tx.update, perturb=perturb)
-            )
+            step = by_shard_map(step_of(tx, loss=loss, perturb=perturb))
             with pytest.raises(ValueError, match=BOTH_MENDS):
-                jax.eval_shape(by_shard_map(step_of(told, loss=loss)), *arguments(tx))
+                jax.eval_shape(step, params, tx.init(params), *batch)
 
 
-def arguments(tx):
+def token_loss(params, x, y, real):
+    """Over the tokens of all devices that are real."""
+    hidden = jnp.tanh(x @ params["kernel"] + params["bias"][None])
+    error = jnp.sum((hidden @ params["head"] - y) ** 2, axis=1)
+    return jnp.divide(*jax.lax.psum((jnp.sum(error * real), jnp.sum(real)), "data"))
+
+
+def test_a_loss_over_the_tokens_of_all_devices_in_value_and_grad():
+    """g03: psum(sum) / psum(count) is the final loss, for which axis_name is left out."""
     params, x, y = many.problem()
-    return params, tx.init(params), x, y
-
-
-def test_a_loss_that_averages_itself_in_value_and_grad():
-    params, x, y = many.problem()
-    expected_value, expected = many.reference(params, x, y, many.WHOLE)
+    real = np.arange(16) % 3 > 0
 
     def mapped(**axes):
-        step = asam_jax.value_and_grad(averaged, rho=many.RHO, **axes)
-        return by_shard_map(lambda params, state, x, y: step(params, x, y))(params, (), x, y)
+        step = asam_jax.value_and_grad(token_loss, rho=many.RHO, **axes)
+        on_devices = many.over_data(step, (many.SHARED, many.CUT, many.CUT, many.CUT))
+        return on_devices(params, x, y, real.astype(np.float32))
 
     value, grads = mapped()
+    kept = [np.arange(real.sum())]
+    expected_value, expected = many.reference(params, x[real], y[real], kept)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     many.close(grads, expected)
     for axes in (dict(axis_name="data"), dict(axis_name="data", perturb_axis_name="data")):
@@ -125,20 +117,3 @@ def test_a_parameter_that_the_loss_does_not_use():
     assert not np.any(got.pop("unused"))
     del params["unused"]
     many.close(got, many.reference(params, x, y, many.ONE_EACH)[1])
-
-
-def test_sharded_parameters_and_what_is_kept_stay_where_they_lie():
-    mesh = many.mesh((8,), ("data",))
-    specs = {"kernel": P(None, "data"), "bias": P("data"), "head": P("data")}
-    shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
-    params = jax.device_put(many.problem()[0], shardings)
-    tx = optimizer("Friendly SAM")
-    step, state = jax.jit(step_of(tx)), jax.jit(tx.init)(params)
-    for number in range(STEPS):
-        batch = jax.device_put(many.problem(seed=number)[1:], NamedSharding(mesh, P("data")))
-        params, state = step(params, state, *batch)
-    many.close(params, by_hand(RULES["Friendly SAM"]))
-    for name, leaf in params.items():
-        kept = optax.tree.get(state, "ema")[name]
-        assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim)
-        assert kept.sharding.is_equivalent_to(shardings[name], leaf.ndim)

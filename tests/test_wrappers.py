@@ -64,7 +64,7 @@ def test_nnx_optimizer_with_nnx_grad_as_grad_fn(boxes):
 
     # The momentum that nnx.Optimizer holds: for sgd's 0 it is the last gradient.
     params, state = nnx.as_pure((nnx.state(model, nnx.Param), optimizer.opt_state))
-    at = asam_jax.momentum_ascent(params, state, **SAM)
+    at = asam_jax.momentum_ascent(params, optax.tree.get(state, "trace"), **SAM)
     g, w = gradient(after_steps(W)), after_steps(W, 2)
     g = gradient(after_steps(W) + RHO * g / np.linalg.norm(g))
     np.testing.assert_allclose(at["w"], w + RHO * g / np.linalg.norm(g), rtol=1e-5)

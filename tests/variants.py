@@ -42,10 +42,10 @@ class Batch(NamedTuple):
         return many.reference(w, self.x, self.y, self.groups, rho)[1]
 
 
-def by_hand(rule, steps=STEPS, groups=many.WHOLE):
-    """Gradient descent along rule(memory, step, w, batch) in float64."""
+def by_hand(rule, steps=STEPS, groups=many.WHOLE, lost=()):
+    """Gradient descent along rule(memory, step, w, batch) in float64, without the lost steps."""
     w, memory = {k: a.astype(np.float64) for k, a in many.problem()[0].items()}, {}
-    for number in range(steps):
+    for number in set(range(steps)) - set(lost):
         _, x, y = many.problem(seed=number)
         w = mix(w, -LR, rule(memory, number, w, Batch(x, y, groups)))
     return w
@@ -74,11 +74,6 @@ def gsam(memory, number, w, batch, alpha=0.3):
     return mix(new, -alpha, orthogonal(batch.gradient(w), new))
 
 
-def gsam_of_the_loss(memory, number, w, batch, alpha=0.3):
-    g = batch.gradient(w)
-    return mix(g, alpha, orthogonal(batch.second(w), g))
-
-
 def stable(memory, number, w, batch):
     g, new = batch.gradient(w), batch.second(w)
     return mix(zeros(w), np.sqrt(dot(g, g) / dot(new, new)), new)
@@ -101,45 +96,42 @@ VARIANTS = {
     "every third": (each_third, dict(every=3)),
     "LookSAM": (looksam, dict(every=3, descent=asam_jax.looksam_descent(0.4))),
     "GSAM": (gsam, dict(descent=asam_jax.gsam_descent(0.3))),
-    "GSAM of the loss": (
-        gsam_of_the_loss,
-        dict(descent=asam_jax.gsam_descent(0.3, minimize_fp=False)),
-    ),
     "Stable SAM": (stable, dict(descent=asam_jax.stable_descent())),
     "WSAM": (wsam, dict(descent=asam_jax.wsam_descent(0.7))),
     "Friendly SAM": (friendly, dict(ascent=asam_jax.friendly_ascent(0.8, 0.6))),
 }
 
 
-def optimizer(name, base=None, **keywords):
+def optimizer(name, base=None, rho=many.RHO, **keywords):
     """A variant, "decoupled WSAM" among them, in front of a base: by default plain descent."""
     base = base or optax.sgd(LR)
     if name == "decoupled WSAM":
-        return asam_jax.decoupled_wsam(base, LR, many.RHO, gamma=0.7, **keywords)
-    return optax.chain(asam_jax.sharpness_aware(many.RHO, **VARIANTS[name][1], **keywords), base)
+        return asam_jax.decoupled_wsam(base, LR, rho, gamma=0.7, **keywords)
+    return optax.chain(asam_jax.sharpness_aware(rho, **VARIANTS[name][1], **keywords), base)
 
 
 ALL = [*VARIANTS, "decoupled WSAM"]
 RULES = {name: rule for name, (rule, _) in VARIANTS.items()} | {"decoupled WSAM": wsam}
 
 
-def step_of(tx, axis_name=None, loss=many.loss):
+def step_of(tx, axis_name=None, loss=many.loss, **extra):
     """One step of training, to be jitted or mapped."""
 
     def step(params, state, x, y):
         grad_fn = lambda w: jax.grad(loss)(w, x, y)  # noqa: E731
         at = many.varying(params, x, axis_name) if axis_name else params
-        updates, state = tx.update(grad_fn(at), state, params, grad_fn=grad_fn)
+        updates, state = tx.update(grad_fn(at), state, params, grad_fn=grad_fn, **extra)
         return optax.apply_updates(params, updates), state
 
     return step
 
 
-def trained(tx, step=None, steps=STEPS) -> tuple[Any, Any]:
-    """The parameters after some steps, and the last state."""
+def trained(tx, step=None, steps=STEPS, lost=()) -> tuple[Any, Any]:
+    """The parameters after some steps, and the last state; lost steps overflow."""
     step = step or jax.jit(step_of(tx))
     params = jax.tree.map(jnp.asarray, many.problem()[0])
     state = tx.init(params)
     for number in range(steps):
-        params, state = step(params, state, *many.problem(seed=number)[1:])
+        _, x, y = many.problem(seed=number)
+        params, state = step(params, state, x, np.float32(np.inf if number in lost else 1.0) * y)
     return params, state

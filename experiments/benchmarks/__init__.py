@@ -1,16 +1,14 @@
 """What a step costs: in time here, and by compilers on machines that are not here."""
 
-from experiments.benchmarks.compiled import Compiled
-from experiments.benchmarks.leaves import Leaves
-from experiments.benchmarks.loop import Loop
-from experiments.benchmarks.sharpness import Sharpness
-from experiments.benchmarks.step import Step
+import importlib
+from pathlib import Path
+from typing import Any
 
-# By name, the options of `benchmark NAME`; its module runs it and makes its part of the report.
-BENCHMARKS: dict[str, type] = {
-    "step": Step,
-    "loop": Loop,
-    "leaves": Leaves,
-    "sharpness": Sharpness,
-    "compiled": Compiled,
-}
+# `benchmark NAME` is the module of that name, by its `run`; its `sections` are for the report.
+BENCHMARKS = ("step", "loop", "leaves", "sharpness", "compiled")
+
+
+def sections(workdir: Path) -> list[Any]:
+    """The parts of the report that benchmarks have lines for."""
+    modules = [importlib.import_module(f"experiments.benchmarks.{name}") for name in BENCHMARKS]
+    return [part for module in modules for part in module.sections(workdir)]

@@ -47,8 +47,8 @@ class Compiled:
 
     topology: tuple[str, ...] = ("v5e:2x4",)
     """v5e:2x4, v5e:16x16, v5p:8x8x8, h100:8 and the like."""
-    model: tuple[str, ...] = ("resnet20",)
-    """small, resnet20, wrn28_10, vit_b16, transformer_small, transformer_1b or eps."""
+    model: tuple[str, ...] = ("small",)
+    """small (seconds), resnet20, wrn28_10, vit_b16, transformer_small, transformer_1b or eps."""
     variant: tuple[str, ...] = ()
     """Some only, by name."""
     workdir: Path = Path("runs")
@@ -89,10 +89,11 @@ def measure(topology: str, model: str, variant: str) -> Record:
     arguments = (given.params, given.rest, state, given.batch)
     started = time.perf_counter()
     donated = () if model == "eps" else (0, 1, 2)
-    lowered = jax.jit(step, donate_argnums=donated, keep_unused=True).lower(*arguments)
-    compiled = lowered.compile(compiler_options=options)
+    traced = jax.jit(step, donate_argnums=donated, keep_unused=True).trace(*arguments)
+    compiled = traced.lower().compile(compiler_options=options)
     seconds = time.perf_counter() - started
     memory: Any = compiled.memory_analysis()
+    products = hlo.product_flops(traced.jaxpr) / len(devices)
     cost: Any = compiled.cost_analysis() or {}  # XLA gives none of a GPU that is not here
     program = hlo.Program(compiled.as_text() or "")
     found = program.collectives(len(devices))
@@ -106,10 +107,10 @@ def measure(topology: str, model: str, variant: str) -> Record:
         "shard_bytes": given.shard,
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
-        "flops": cost.get("flops", program.product_flops()),
+        "peak_bytes": memory.peak_memory_in_bytes,  # of all that is alive at once
+        "flops": cost.get("flops", products),
         "bytes": cost.get("bytes accessed", 0.0),
-        "product_flops": program.product_flops(),
-        "loops": program.loops(),
+        "product_flops": products,
         "kernels": program.kernels(),
         "collectives": hlo.summed(found),
         "sent_bytes": sum(one.sent for one in found),

@@ -5,6 +5,7 @@ through a transformer whose parameters are sharded over all chips (FSDP), with r
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,8 @@ class Problem:
     @property
     def shard(self) -> float:
         """Bytes of the parameters on a chip."""
-        shapes = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(self.params)]
-        return 4.0 * sum(jax.ShapeDtypeStruct(shape, jnp.float32).size for shape in shapes)
+        leaves = jax.tree.leaves(self.params)
+        return 4.0 * sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
 
 
 def _shape(mesh: Mesh, shape: tuple[int, ...], spec: tuple[Any, ...] = (), dtype: Any = None):
@@ -121,16 +122,18 @@ def _vit(mesh: Mesh, width=768, heads=12, layers=12, patch=16, side=224, each=64
     return Problem(params, (), (images, labels), loss, optax.adamw(1e-3), mesh)
 
 
-def _chain(mesh: Mesh, depth: int, width: int = 256) -> Problem:
-    """Dense layers with norms, three arrays each."""
-    leaves = {"kernel": _shape(mesh, (width, width))}
-    leaves |= {name: _shape(mesh, (width,)) for name in ("bias", "scale")}
+def chain(mesh: Mesh, depth: int, width: int = 256, spec: Any = None, dtype: Any = None) -> Problem:
+    """Dense layers with norms, three arrays each, which may be sharded or in bfloat16."""
+    leaves = {"kernel": (width, width), "bias": (width,), "scale": (width,)}
+    leaves = {name: _shape(mesh, of, (spec,), dtype) for name, of in leaves.items()}
     params = {f"layer{i:02d}": dict(leaves) for i in range(depth)}
 
     def loss(params, rest, x):
         for layer in params.values():
-            x = jax.nn.gelu(x @ layer["kernel"] + layer["bias"])
-            x = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * layer["scale"]
+            layer = {name: leaf.astype(x.dtype) for name, leaf in layer.items()}
+            x = jax.nn.gelu(x @ layer["kernel"] + layer["bias"][None])
+            norm = jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
+            x = x * norm * layer["scale"][None]
         return jnp.mean(jnp.square(x)), rest
 
     batch = _shape(mesh, (64 * mesh.size, width), (AXIS,))
@@ -139,7 +142,7 @@ def _chain(mesh: Mesh, depth: int, width: int = 256) -> Problem:
 
 # By name: what it is, and its shapes on a mesh.
 MODELS: dict[str, tuple[str, Callable[[Mesh], Problem]]] = {
-    "small": ("four dense layers with norms, 64 rows a chip", lambda mesh: _chain(mesh, 4)),
+    "small": ("four dense layers with norms, 64 rows a chip", lambda mesh: chain(mesh, 4)),
     "resnet20": ("ResNet-20, 128 images a chip", lambda mesh: _network(mesh, "resnet20")),
     "wrn28_10": ("WRN-28-10, 128 images a chip", lambda mesh: _network(mesh, "wrn28_10")),
     "vit_b16": ("ViT-B/16, 64 images a chip, bfloat16, remat", _vit),
@@ -149,7 +152,7 @@ MODELS: dict[str, tuple[str, Callable[[Mesh], Problem]]] = {
     ),
     "eps": (
         "two gradients of dense layers and norms, 72 parameter arrays, one chip",
-        lambda mesh: _chain(mesh, 24),
+        lambda mesh: chain(mesh, 24),
     ),
     "transformer_1b": (
         "transformer of 1.3 billion parameters, FSDP, remat, bfloat16",

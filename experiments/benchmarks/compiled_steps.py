@@ -89,45 +89,47 @@ def _gradients(given: Problem, name: str) -> Callable[..., Any]:
     return one
 
 
-def step(given: Problem, name: str) -> tuple[Callable[..., Any], Any]:
+def laid(given: Problem, tree: Any) -> Any:
+    """Shapes of an optimizer's state, sharded as the parameters of their shape."""
+    by_shape = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(given.params)}
+
+    def lay(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = by_shape.get(leaf.shape, NamedSharding(given.mesh, P()))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(lay, tree)
+
+
+def step(given: Problem, name: str, optimizer: Any = None) -> tuple[Callable[..., Any], Any]:
     """A step (params, rest, opt_state, batch) -> the first three, and the optimizer's state."""
     if name in GRADIENTS:
         return _gradients(given, name), given.params
-    tx = optax.with_extra_args_support(_rules().get(name, lambda base: base)(given.base))
+    optimizer = optimizer or _rules().get(name, lambda base: base)(given.base)
+    tx = optax.with_extra_args_support(optimizer)
+    grad = jax.grad(given.loss, has_aux=True)
 
     def one(params, rest, state, batch):
-        def grad_fn(at, _=None, batch=batch):
-            return jax.grad(given.loss, has_aux=True)(at, rest, batch)[0]
-
+        grad_fn = lambda at, _=None: grad(at, rest, batch)[0]  # noqa: E731
         at, extra = params, {}
         if name == "momentum":
-            at = asam_jax.momentum_ascent(params, state, rho=RHO)
+            momentum = optax.tree.get(state, "mu", optax.tree.get(state, "trace"))
+            at = asam_jax.momentum_ascent(params, momentum, rho=RHO)
         elif name == "own eps":
             at = jax.lax.pcast(params, AXIS, to="varying")
-        grads, new = jax.grad(given.loss, has_aux=True)(at, rest, batch)
+        grads, new = grad(at, rest, batch)
         if name == "subset":
-            grads = grad_fn(params, batch=own_first(batch, given.mesh, 16))
+            grads = grad(at, rest, own_first(batch, given.mesh, 16))[0]
         if name.startswith("alternating"):
             extra = dict(perturb=name.endswith("1st"))
         elif name not in ("base", "momentum"):
             extra = dict(grad_fn=grad_fn)
         updates, state = tx.update(grads, state, params, **extra)
+        if name == "own eps" and jax.tree.leaves(new):
+            new = jax.lax.pmean(new, AXIS)
         return optax.apply_updates(params, updates), new, state
 
-    def mapped(*arguments):
-        def own(*arguments):
-            params, rest, state = one(*arguments)
-            return params, jax.lax.pmean(rest, AXIS) if jax.tree.leaves(rest) else rest, state
-
-        specs = (P(), P(), P(), P(AXIS))
-        return jax.shard_map(own, mesh=given.mesh, in_specs=specs, out_specs=P())(*arguments)
-
-    by_shape = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(given.params)}
-    whole = NamedSharding(given.mesh, P())
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=by_shape.get(leaf.shape, whole)
-        ),
-        jax.eval_shape(tx.init, given.params),
-    )
-    return mapped if name == "own eps" else one, state
+    state = laid(given, jax.eval_shape(tx.init, given.params))
+    if name != "own eps":
+        return one, state
+    specs = (P(), P(), P(), P(AXIS))
+    return jax.shard_map(one, mesh=given.mesh, in_specs=specs, out_specs=P()), state

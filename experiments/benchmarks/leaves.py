@@ -6,22 +6,17 @@ least on everything else, so that it shows what the perturbation adds at its wor
 
 import dataclasses
 import statistics
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from tqdm import tqdm
 
 import asam_jax
 from experiments.benchmarks import timing
 from experiments.benchmarks.timing import Record
-from experiments.config.errors import ConfigError
-from experiments.reporting import style
-from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
 from experiments.training import result_lines
 
@@ -78,38 +73,47 @@ def measure(leaves: int, name: str, repeats: int) -> Record:
     """One step at one number of leaves."""
     base = optax.sgd(0.01, momentum=0.9)
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
-    two = {
-        "asam": asam_jax.asam(base, RHO, eta=ETA),
-        "optax": optax.contrib.sam(base, adversary, opaque_mode=True),
-    }
-    tx = optax.with_extra_args_support(two.get(name, base))
+    tx = optax.with_extra_args_support(base)
+    if name == "asam":
+        tx = asam_jax.asam(base, RHO, eta=ETA)
+    if name == "optax":
+        tx = optax.contrib.sam(base, adversary, opaque_mode=True)
 
-    def step(params: Any, state: Any, x: jax.Array) -> tuple[Any, Any]:
+    def step(state: Any) -> Any:
+        params, opt_state, x = state
         grad_fn = lambda params, _=None: jax.grad(loss)(params, x)  # noqa: E731
         grads = plain(params, x) if name == "plain" else grad_fn(params)
-        extra = {"grad_fn": grad_fn} if name in two else {}
-        updates, state = tx.update(grads, state, params, **extra)
-        return jax.tree.map(jnp.add, params, updates), state
+        updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
+        return jax.tree.map(jnp.add, params, updates), opt_state, x
 
-    held, x = (network(leaves), tx.init(network(leaves))), jnp.ones((BATCH, WIDTH))
-    started = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*held, x).compile()
-    seconds, times = time.perf_counter() - started, []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        held = jax.block_until_ready(compiled(*held, x))
-        times.append(time.perf_counter() - started)
-    text = compiled.as_text() or ""
+    state = network(leaves), tx.init(network(leaves)), jnp.ones((BATCH, WIDTH))
+    program = timing.Program((step,), state)
+    program()
+    text = program.calls[0].as_text() or ""
     return {
         "kind": KIND,
         "leaves": leaves,
         "form": name,
         "hlo_characters": len(text),
         "hlo_instructions": sum(" = " in line for line in text.splitlines()),
-        "compile_seconds": seconds,
-        "step_seconds": statistics.median(times[1:]),
+        "compile_seconds": program.compile_seconds,
+        "step_seconds": statistics.median(program() for _ in range(repeats)),
         "repeats": repeats,
     }
+
+
+def table(lines: list[Record]) -> str:
+    """A row for each number of leaves and step, with the cost relative to optax.contrib.sam."""
+    of = {(line["leaves"], line["form"]): line for line in lines}
+    rows = []
+    for (leaves, form), line in of.items():
+        seconds = line["compile_seconds"]
+        row = [str(leaves), NAMES[form], f"{line['hlo_instructions']:,}"]
+        row += [f"{line['hlo_characters'] / 1e6:.2f}", f"{seconds:.1f}"]
+        row += [f"{seconds / of[leaves, 'optax']['compile_seconds']:.2f}"]
+        rows.append([*row, f"{1e3 * line['step_seconds']:.1f}"])
+    header = ["leaves", "step", "HLO lines", "HLO, MB", "compile, s", "to optax.contrib.sam"]
+    return markdown([*header, "step, ms"], rows)
 
 
 def sections(workdir: Path) -> list[Section]:
@@ -118,48 +122,17 @@ def sections(workdir: Path) -> list[Section]:
     if not lines:
         return []
     said = f"{timing.measured_on(lines[0])}, medians over {lines[0]['repeats']} steps."
-    body = "\n\n".join([table(lines), FOOTNOTE, said, commands_of(lines[:1])])
-    picture = ("benchmark_leaves.png", partial(_picture, lines))
-    return [Section("Compilation by number of parameter arrays", body, (picture,))]
-
-
-def table(lines: list[Record]) -> str:
-    """A row for each number of leaves and step, with the cost relative to optax.contrib.sam."""
-    of = {(line["leaves"], line["form"]): line for line in lines}
-    rows = []
-    for (leaves, form), line in of.items():
-        peer, row = of.get((leaves, "optax")), [str(leaves), NAMES[form]]
-        row += [f"{line['hlo_instructions']:,}", f"{line['hlo_characters'] / 1e6:.2f}"]
-        seconds = line["compile_seconds"]
-        row += [f"{seconds:.1f}", f"{seconds / peer['compile_seconds']:.2f}" if peer else "-"]
-        rows.append([*row, f"{1e3 * line['step_seconds']:.1f}"])
-    header = ["leaves", "step", "HLO lines", "HLO, MB", "compile, s", "to optax.contrib.sam"]
-    return markdown([*header, "step, ms"], rows)
-
-
-def _picture(lines: list[Record], path: Path) -> None:
-    canvas, axes = style.panels(1, 2, (7.6, 3.4))
-    colors = style.COLORS | {"plain": "#cc79a7", "optax": "#009e73"}
-    quantities = {"compile_seconds": "compilation, s", "step_seconds": "a step, s"}
-    numbers = sorted({line["leaves"] for line in lines})
-    for panel, (quantity, label) in zip(axes, quantities.items(), strict=True):
-        for form, name in NAMES.items():
-            points = sorted((one["leaves"], one[quantity]) for one in lines if one["form"] == form)
-            panel.plot(*zip(*points, strict=True), "o-", color=colors[form], label=name, ms=3)
-        panel.set(xscale="log", yscale="log", xlabel="parameter arrays", ylabel=label)
-        panel.set_xticks(numbers, [str(number) for number in numbers])
-        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    axes[0].legend(frameon=False)
-    style.save(canvas, path)
+    text = f"{table(lines)}\n\n{FOOTNOTE}\n\n{said}"
+    return [timing.section("Compilation by number of parameter arrays", text, lines[:1])]
 
 
 def run(options: Leaves) -> None:
     """Measures step by step, prints the table and stores the lines."""
-    if not options.leaves or min(options.leaves) < 1:
-        raise ConfigError(f"--leaves must be positive numbers, got {options.leaves}.")
-    shared, lines = timing.origin(), []
-    tasks = [(number, form) for number in options.leaves for form in NAMES]
-    for task in tqdm(tasks, desc="measuring", leave=False):
-        lines.append(measure(*task, options.repeats) | shared)
-        result_lines.replace(options.workdir, lines, f"{KIND}.jsonl")  # the largest take minutes
-    print(f"{table(lines)}\n\n{FOOTNOTE}\n\nResult lines: {options.workdir / KIND}.jsonl")
+    shared = timing.origin()
+    lines = [
+        measure(number, form, options.repeats) | shared
+        for number in options.leaves
+        for form in NAMES
+    ]
+    print(f"{table(lines)}\n\n{FOOTNOTE}")
+    timing.store(options.workdir, lines)

@@ -14,8 +14,7 @@ import asam_jax
 from experiments.benchmarks import timing
 from experiments.benchmarks.problem import problem
 from experiments.benchmarks.timing import Record
-from experiments.config.errors import ConfigError
-from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.summaries import Section
 from experiments.training import result_lines
 
 KIND = "benchmark_sharpness"
@@ -39,29 +38,25 @@ class Sharpness:
 
 def measure(options: Sharpness) -> Record:
     """The line of one set; the two take turns, so that what disturbs the machine hits both."""
-    images, m = options.images, options.m
-    if images % m:
-        raise ConfigError(f"m={m} does not divide the {images} images; choose an --m that does.")
-    given = problem(options.model, images, training=False)
-    params, batch = given.params, given.batch
+    given = problem(options.model, options.images, training=False)
 
     def loss(params: Any, group: Any) -> jax.Array:
         return given.loss(params, given.rest, group)[0]
 
     gradient, forward = jax.jit(jax.value_and_grad(loss)), jax.jit(loss)
-    ours = asam_jax.sharpness(loss, rho=0.5, m=m)
+    ours = asam_jax.sharpness(loss, rho=0.5, m=options.m)
 
     def floor() -> Any:
         parts, kept = [], None
-        for start in range(0, images, m):
-            group = jax.tree.map(lambda a: a[start : start + m], batch)  # noqa: B023
-            _, kept = gradient(params, group)
-            parts.append(forward(params, group))
+        for start in range(0, options.images, options.m):
+            group = jax.tree.map(lambda a: a[start : start + options.m], given.batch)  # noqa: B023
+            _, kept = gradient(given.params, group)
+            parts.append(forward(given.params, group))
         return kept, parts
 
-    runs = dict(floor=timing.timed(floor), sharpness=timing.timed(lambda: ours(params, batch)))
-    seconds = timing.in_turns(runs, options.repeats)
-    named = dict(model=options.model, images=images, m=m, repeats=options.repeats)
+    runs = dict(floor=floor, sharpness=lambda: ours(given.params, given.batch))
+    seconds = timing.in_turns({n: timing.timed(f) for n, f in runs.items()}, options.repeats)
+    named = {n: v for n, v in dataclasses.asdict(options).items() if n != "workdir"}
     return timing.origin(
         kind=KIND,
         **named,
@@ -84,11 +79,8 @@ def describe(record: Record) -> str:
 def sections(workdir: Path) -> list[Section]:
     """A part of the report for each set that was measured."""
     return [
-        Section(
-            f"Cost of sharpness: {record['model']}, m = {record['m']}",
-            f"{describe(record)}\n\n{commands_of([record])}",
-        )
-        for record in result_lines.read_kind(workdir, KIND)
+        timing.section(f"Cost of sharpness: {r['model']}, m = {r['m']}", describe(r), [r])
+        for r in result_lines.read_kind(workdir, KIND)
     ]
 
 

@@ -5,31 +5,30 @@ augmentation is left out, since it costs the same in all.
 """
 
 import dataclasses
+import functools
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 import asam_jax
-from experiments.benchmarks import timing, torch_peers
+from experiments.benchmarks import timing
 from experiments.benchmarks.problem import IMAGE_SHAPE, Problem, base, problem
 from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
-from experiments.datasets import augmentation
-from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import cpu, variants
+from experiments.training import loop, variants
 from experiments.training.resolve import precision_of_jax
 from experiments.training.spec import ModelSpec, StepSpec
 from experiments.training.variants import EXACT, VARIANTS
 
 KIND = "benchmark_step"
 RHO_SAM, RHO_ASAM, WEIGHT = 0.05, 0.5, 0.5
-GRADIENT, UPDATE, INPUT = "one gradient", "base update", "input and augmentation"
+GRADIENT, UPDATE = "one gradient", "base update"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +47,6 @@ class Step:
         n for n, v in VARIANTS.items() if n != EXACT and v.during == (0, 1)
     )
     """The cheap and refined variants, by name."""
-    torch: bool = False
-    """Also PyTorch's step, on the kind of device that JAX has."""
     workdir: Path = Path("runs")
     """Folder for results."""
 
@@ -63,42 +60,42 @@ class _Held(NamedTuple):
     memory: Any = ()
 
 
-def _exact(given: Problem) -> dict[str, tuple[Any, Any]]:
-    """For each name a transformation, and what its update is given: SGD comes first."""
-    sam = lambda **how: optax.contrib.sam(  # noqa: E731
-        base(), optax.chain(optax.contrib.normalize(), optax.sgd(RHO_SAM)), sync_period=2, **how
-    )
+def _exact() -> dict[str, tuple[optax.GradientTransformationExtraArgs, int]]:
+    """For each name a transformation, and the calls of it that make a step; SGD comes first."""
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(RHO_SAM))
     filterwise = asam_jax.asam(base(), RHO_ASAM, operator=asam_jax.filterwise())
+    opaque = optax.contrib.sam(base(), adversary, sync_period=2, opaque_mode=True)
     return {
-        "SGD": (base(), "nothing"),
-        "SAM": (asam_jax.sam(base(), RHO_SAM), "grad_fn"),
-        "ASAM, element-wise": (asam_jax.asam(base(), RHO_ASAM), "grad_fn"),
-        "ASAM, filter-wise": (filterwise, "grad_fn"),
-        "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM), "called twice"),
-        "optax.contrib.sam, opaque": (sam(opaque_mode=True), "grad_fn"),
-        "optax.contrib.sam, transparent": (sam(), "called twice"),
+        "SGD": (optax.with_extra_args_support(base()), 1),
+        "SAM": (asam_jax.sam(base(), RHO_SAM), 1),
+        "ASAM, element-wise": (asam_jax.asam(base(), RHO_ASAM), 1),
+        "ASAM, filter-wise": (filterwise, 1),
+        "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM), 2),
+        "optax.contrib.sam, opaque": (opaque, 1),
+        "optax.contrib.sam, transparent": (
+            optax.contrib.sam(base(), adversary, sync_period=2),
+            2,
+        ),
     }
 
 
 def programs(given: Problem, names: tuple[str, ...]) -> dict[str, Program]:
     """The exact steps, the variants of those names, then the bare parts."""
-    loss, options = given.part(1), cpu.compiler_options(IMAGE_SHAPE)
-    compiled = lambda calls, state, makes=1: Program(calls, state, makes, options)  # noqa: E731
+    loss, params, rest = given.part(1), given.params, given.rest
+    compiled = functools.partial(Program, options=loop.compiler_options(IMAGE_SHAPE))
 
-    def call(tx, kind):
+    def call(tx: optax.GradientTransformationExtraArgs) -> Callable[[_Held], _Held]:
         def step(state: _Held) -> _Held:
             (_, rest), grads = jax.value_and_grad(loss, has_aux=True)(state.params, state.rest)
             grad_fn = lambda params, _=None: jax.grad(loss, has_aux=True)(params, state.rest)[0]  # noqa: E731
-            extra = {"grad_fn": grad_fn} if kind == "grad_fn" else {}
-            updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
+            updates, opt_state = tx.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
             return _Held(optax.apply_updates(state.params, updates), rest, opt_state)
 
         return step
 
     made = {}
-    for name, (tx, kind) in _exact(given).items():
-        calls = (call(tx, kind),) * (2 if kind == "called twice" else 1)
-        made[name] = compiled(calls, _Held(given.params, given.rest, tx.init(given.params)))
+    for name, (tx, calls) in _exact().items():
+        made[name] = compiled((call(tx),) * calls, _Held(params, rest, tx.init(params)))
     for name in names:
         made[name] = compiled(*_variant(given, name))
 
@@ -111,20 +108,20 @@ def programs(given: Problem, names: tuple[str, ...]) -> dict[str, Program]:
         updates, opt_state = base().update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, grads
 
-    small = jax.tree.map(lambda w: 1e-3 * w, given.params)
-    made[GRADIENT] = compiled((gradient,), (given.params, given.rest, small))
-    made[UPDATE] = compiled((update,), (given.params, base().init(given.params), small))
+    small = jax.tree.map(lambda w: 1e-3 * w, params)
+    made[GRADIENT] = compiled((gradient,), (params, rest, small))
+    made[UPDATE] = compiled((update,), (params, base().init(params), small))
     return made
 
 
-def _variant(given: Problem, name: str) -> tuple[tuple[Any, ...], _Held, int]:
+def _variant(given: Problem, name: str) -> tuple[tuple[Callable[..., Any], ...], _Held, int]:
     """As training runs it: two programs where not every step perturbs, as the host loop has."""
     run = Run(normalization="elementwise", adapt="not_bias", eta=0.01, p=2.0, variant=name)
     run = dataclasses.replace(run, batch_size=1, devices=1, perturb="all")
     spec = StepSpec(ModelSpec("", 10, IMAGE_SHAPE, (), (), "float32"), run)
     variant, tx, hyper = VARIANTS[name], base(), dict(rho=RHO_ASAM, weight=WEIGHT)
 
-    def call(perturb: bool):
+    def call(perturb: bool) -> Callable[[_Held], _Held]:
         def step(state: _Held) -> _Held:
             found: Any = (spec, state, hyper, given.part(1), given.part(variant.subset), perturb)
             result, grads, memory = variants.gradient(*found)
@@ -136,62 +133,35 @@ def _variant(given: Problem, name: str) -> tuple[tuple[Any, ...], _Held, int]:
 
     memory = variants.init(spec, given.params)
     state = _Held(given.params, given.rest, tx.init(given.params), memory)
-    return (call(True), *[call(False)] * (variant.every - 1)), state, variant.every
-
-
-def _input(batch_size: int) -> Program:
-    """A batch picked from images on the device, augmented and normalised, as in training."""
-    count = 10_000
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.integers(256, size=(count, *IMAGE_SHAPE), dtype=np.uint8))
-    order = jnp.asarray(rng.permutation(count), jnp.int32)
-
-    def step(state):
-        images, order, number, _ = state
-        start = number * batch_size % (count - batch_size)
-        picked = images[jax.lax.dynamic_slice_in_dim(order, start, batch_size)]
-        key = jax.random.fold_in(jax.random.key(0), number)
-        augmented = augmentation.augment(key, picked, pad=4, flip=True, cutout=0)
-        batch = augmentation.normalize(augmented, (0.5,) * 3, (0.25,) * 3, jnp.dtype("float32"))
-        return images, order, number + 1, batch
-
-    batch = jnp.zeros((batch_size, *IMAGE_SHAPE), jnp.float32)
-    return Program((step,), (images, order, jnp.int32(0), batch), 1, None)
+    calls = (call(True), *[call(False)] * (variant.every - 1))
+    return calls, state, variant.every
 
 
 def measure(options: Step) -> list[Record]:
     """One line a step."""
-    of = (options.model, options.batch_size, options.dtype)
-    others = torch_peers.steps(*of) if options.torch else {}  # what is missing is refused at once
-    given = problem(*of)
-    ours = programs(given, options.variants) | {INPUT: _input(options.batch_size)}
+    given = problem(options.model, options.batch_size, options.dtype)
+    ours = programs(given, options.variants)
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
     held = {name: size(program.state) for name, program in ours.items()}
-    seconds = timing.in_turns(ours | others, options.repeats)
-    gradient, update = seconds[GRADIENT], seconds[UPDATE]
-    floor = [2 * a + b for a, b in zip(gradient, update, strict=True)]
+    seconds = timing.in_turns(ours, options.repeats)
+    floor = [2 * a + b for a, b in zip(seconds[GRADIENT], seconds[UPDATE], strict=True)]
     named = dataclasses.asdict(options) | dict(kind=KIND, precision=precision_of_jax())
     shared = timing.origin(**{n: v for n, v in named.items() if n not in ("workdir", "variants")})
-    if options.torch:
-        shared["versions"] |= torch_peers.versions()
-        shared["torch_tf32"] = torch_peers.Machine(options.dtype, shared["precision"]).tf32
     lines, sgd = [], ours["SGD"]
-    for name, each in seconds.items():
+    for name, program in ours.items():
+        each = seconds[name]
         line: Record = {
             "form": name,
             "seconds": statistics.median(each),
             "time_over_sgd": timing.ratio(each, seconds["SGD"]),
             "time_over_two_gradients_and_update": timing.ratio(each, floor),
+            "flops": program.flops,
+            "flops_over_sgd": program.flops / sgd.flops,
+            "temporary_bytes": program.temporary_bytes,
+            "temporary_over_sgd": program.temporary_bytes / sgd.temporary_bytes,
         }
-        theirs = seconds.get(torch_peers.name_of(name))
-        line["time_over_torch"] = timing.ratio(each, theirs) if theirs else None
-        program = ours.get(name)
-        if program is not None:
-            line |= dict(flops=program.flops, flops_over_sgd=program.flops / sgd.flops)
-            line |= dict(temporary_bytes=program.temporary_bytes)
-            line["temporary_over_sgd"] = program.temporary_bytes / sgd.temporary_bytes
-            if name not in (GRADIENT, UPDATE, INPUT):
-                line["parameter_copies"] = (held[name] - held["SGD"]) / size(given.params)
+        if name not in (GRADIENT, UPDATE):
+            line["parameter_copies"] = (held[name] - held["SGD"]) / size(given.params)
         lines.append(line | shared)
     return lines
 
@@ -203,34 +173,26 @@ _COLUMNS = {
     "time / SGD": ("time_over_sgd", "{:.2f}"),
     "time / (2 gradients + update)": ("time_over_two_gradients_and_update", "{:.3f}"),
     "seconds": ("seconds", "{:.4f}"),
-    "time / PyTorch's": ("time_over_torch", "{:.2f}"),
 }
 
 
 def describe(records: list[Record]) -> str:
-    """What was measured on what, the table, and the share of the input."""
-    first = records[0]
-    rows = []
-    for record in records:
-        if record["form"] not in (GRADIENT, UPDATE, INPUT):
-            found = [(record.get(name), said) for name, said in _COLUMNS.values()]
-            cells = ["-" if value is None else said.format(value) for value, said in found]
-            rows.append([record["form"], *cells])
-    shares = {record["form"]: record["time_over_sgd"] for record in records}
-    torch = first["versions"].get("torch")
-    beside = f" PyTorch {torch}, channels last, in the same rounds." if torch else ""
+    """What was measured on what, and the table."""
+    rows = [
+        [record["form"], *(said.format(record[name]) for name, said in _COLUMNS.values())]
+        for record in records
+        if record["form"] not in (GRADIENT, UPDATE)
+    ]
     return (
-        f"{timing.measured_on(first)}; medians over {first['repeats']} rounds.{beside}\n\n"
-        f"{markdown(['step', *_COLUMNS], rows)}\n\n"
-        f"Picking, augmenting and normalising a batch takes {100 * shares[INPUT]:.1f}% of SGD's "
-        "step."
+        f"{timing.measured_on(records[0])}; medians over {records[0]['repeats']} rounds.\n\n"
+        f"{markdown(['step', *_COLUMNS], rows)}"
     )
 
 
 def sections(workdir: Path) -> list[Section]:
     """A part of the report for each network, batch size and dtype that was measured."""
     return [
-        Section(f"Cost of a step: {title}", f"{describe(rows)}\n\n{commands_of(rows[:1])}")
+        timing.section(f"Cost of a step: {title}", describe(rows), rows[:1])
         for title, rows in timing.grouped(workdir, KIND, "model").items()
     ]
 

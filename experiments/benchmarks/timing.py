@@ -10,6 +10,7 @@ import jax
 from tqdm import tqdm
 
 from experiments.reporting.precision import in_words
+from experiments.reporting.summaries import Section, commands_of
 from experiments.training import provenance, result_lines
 
 Record = dict[str, Any]
@@ -21,10 +22,14 @@ class Program:
     The state is donated, so that a step holds one copy of it, as in training.
     """
 
-    def __init__(self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int, options: Any):
+    def __init__(
+        self, calls: tuple[Callable[..., Any], ...], state: Any, makes: int = 1, options: Any = None
+    ):
         self.state, self.makes = jax.tree.map(jax.numpy.array, state), makes
+        started = time.perf_counter()
         jitted = {call: jax.jit(call, donate_argnums=0) for call in dict.fromkeys(calls)}
         compiled = {call: f.lower(state).compile(options) for call, f in jitted.items()}
+        self.compile_seconds = time.perf_counter() - started
         self.calls = [compiled[call] for call in calls]
 
     def __call__(self) -> float:
@@ -58,7 +63,7 @@ def timed(function: Callable[[], Any]) -> Callable[[], float]:
     return run
 
 
-def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def in_turns(runs: dict[str, Any], rounds: int) -> dict[str, list[float]]:
     """Seconds of each in every round: what disturbs the machine hits all of them alike.
 
     Each runs twice and counts once. After another's step the memory is cut for other buffers, and
@@ -83,8 +88,7 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 def origin(**more: Any) -> Record:
     """Where a line comes from: the command, versions, the device."""
-    shared = dict(command=provenance.command(), device=provenance.device())
-    return shared | dict(versions=provenance.versions()) | more
+    return provenance.stamp() | more
 
 
 def store(workdir: Path, records: list[Record], *names: Any) -> None:
@@ -92,7 +96,7 @@ def store(workdir: Path, records: list[Record], *names: Any) -> None:
     where = result_lines.platform(records[0])
     words = [records[0]["kind"], *map(str, names), *([] if where == "cpu" else [where])]
     result_lines.replace(workdir, records, f"{'_'.join(words)}.jsonl")
-    print(f"Result lines: {workdir / '_'.join(words)}.jsonl")
+    print(f"\nResult lines: {workdir / '_'.join(words)}.jsonl")
 
 
 def measured_on(record: Record) -> str:
@@ -101,12 +105,17 @@ def measured_on(record: Record) -> str:
     return f"{device['kind']} ({device['processors']} processors), JAX {record['versions']['jax']}"
 
 
+def section(title: str, text: str, records: list[Record]) -> Section:
+    """A part of the report, with the commands that made it."""
+    return Section(title, f"{text}\n\n{commands_of(records)}")
+
+
 def grouped(workdir: Path, kind: str, *names: str) -> dict[str, list[Record]]:
     """The stored lines of a kind by what was measured, 'resnet20, batch 128, float32'."""
     found: dict[str, list[Record]] = {}
     for record in result_lines.read_kind(workdir, kind):
-        words = [str(record[name]) for name in names]
-        words += [f"batch {record['batch_size']}", in_words(record)]
+        words = [*(str(record[name]) for name in names), f"batch {record['batch_size']}"]
+        words += [in_words(record)]
         if result_lines.platform(record) != "cpu":
             words.append(record["device"]["kind"])
         found.setdefault(", ".join(words), []).append(record)

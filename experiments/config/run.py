@@ -109,7 +109,7 @@ class Run:
     variant: str = _field("exact", "program", later="exact")
     """Variant of sam's and asam's step: exact, every4, look4, part16, momentum, ..."""
     weight: float = _field(0.0, "number", 0, later=0.0)
-    """Of LookSAM, GSAM or WSAM; a reused direction's cosine; what LE-SAM's loss rises by."""
+    """Of LookSAM, GSAM or WSAM, or what LE-SAM's loss rises by."""
     radius_rule: Literal["fixed", "rise"] = _field("fixed", "data", later="fixed")
     """rise: rho, from --rho on, is set ten times such that the loss rises by the target."""
     target: float = _field(0.0, "data", 0, later=0.0)
@@ -138,7 +138,8 @@ class Run:
 
     def program(self) -> "Run":
         """The fields that are compiled into the step, all others None."""
-        return dataclasses.replace(self, **{name: None for name in FIELDS if not _is_static(name)})
+        others = [name for name, f in FIELDS.items() if f.metadata["use"] != "program"]
+        return dataclasses.replace(self, **dict.fromkeys(others))
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Run)}
@@ -148,17 +149,12 @@ LATER = {n: f.metadata["later"] for n, f in FIELDS.items() if f.metadata["later"
 NUMBERS = tuple(name for name, f in FIELDS.items() if f.metadata["use"] == "number")
 
 
-def _is_static(name: str) -> bool:
-    return FIELDS[name].metadata["use"] == "program"
-
-
 def check(run: Run) -> None:
     """Raises ConfigError for a value of a field that no run can have."""
     for name, field in FIELDS.items():
         value = getattr(run, name)
-        words = typing.get_args(field.type)
-        words = [w for kind in (field.type, *words) for w in typing.get_args(kind)]
-        words = [word for word in words if isinstance(word, str)]
+        kinds = (field.type, *typing.get_args(field.type))
+        words = [w for kind in kinds for w in typing.get_args(kind) if isinstance(w, str)]
         if value is not None and words:
             one_of(name, value, words)
         low, high = field.metadata["low"], field.metadata["high"]

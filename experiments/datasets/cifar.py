@@ -6,25 +6,23 @@ with TensorFlow, this one does so with NumPy and Pillow. Decoding 60,000 images 
 the arrays are kept in the user's cache.
 """
 
-import hashlib
-import io
 import json
 import os
 import sys
 import tarfile
-import zipfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import joblib
 import numpy as np
 
 from experiments.config.errors import ConfigError
 from experiments.datasets.source import Source
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-SPLITS = ("train", "test")
-NAMES = ("train_images", "train_labels", "test_images", "test_labels")
-PIXELS = 32 * 32 * 3
 
 
 def arrays(name: str, data_dir: Path | None = None) -> Arrays:
@@ -40,25 +38,17 @@ def arrays(name: str, data_dir: Path | None = None) -> Arrays:
     Raises:
       ConfigError: there is no prepared copy and none could be made.
     """
-    root = _root(data_dir)
+    # As tfds would find it, without the second that importing it takes.
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder = _prepared(root / name)
     if folder is None:
         prepare(name, root)
         folder = _prepared(root / name)
         assert folder is not None
-    cache = _cache_folder() / f"{name}-{_fingerprint(folder)}.npz"
-    found = _load(cache)
-    if found is None:
-        found = _decode(name, folder)
-        _store(cache, found)
-    return found
-
-
-def _root(data_dir: Path | None) -> Path:
-    """The folder as tfds would find it, without the second that importing it takes."""
-    if data_dir is None:
-        data_dir = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    return data_dir.expanduser()
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    seen = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax"
+    return joblib.Memory(cache, verbose=0).cache(_decode)(name, folder, seen)
 
 
 def _prepared(folder: Path) -> Path | None:
@@ -114,16 +104,20 @@ def _builder_class(name: str) -> Any:
 
         def _split_generators(self, dl_manager):
             folder = Path(self.data_dir).parents[1] / "downloads" / "extracted" / self.name
-            return super()._split_generators(_Untar(dl_manager, folder))
+
+            def untar(url: str) -> Path:
+                with tarfile.open(dl_manager.download(url)) as archive:
+                    archive.extractall(folder, filter="data")
+                return folder
+
+            return super()._split_generators(SimpleNamespace(download_and_extract=untar))
 
         def _generate_examples(self, split_prefix, filepaths):
-            keys = self._cifar_info.label_keys
-            index = 0
+            keys, index = self._cifar_info.label_keys, 0
             for path in filepaths:
-                labels, images = read_batch(Path(path).read_bytes(), len(keys))
-                for label, image in zip(labels, images, strict=True):
-                    record = dict(zip(keys, label.tolist(), strict=True))
-                    record |= {"id": f"{split_prefix}{index:05d}", "image": _png(image)}
+                for labels, image in read_batch(Path(path), len(keys)):
+                    record = dict(zip(keys, labels.tolist(), strict=True))
+                    record |= {"id": f"{split_prefix}{index:05d}", "image": image}
                     yield index, record
                     index += 1
 
@@ -131,49 +125,28 @@ def _builder_class(name: str) -> Any:
     return Builder
 
 
-class _Untar:
-    """A download manager that unpacks without TensorFlow."""
-
-    def __init__(self, manager: Any, folder: Path):
-        self._manager, self._folder = manager, folder
-
-    def download_and_extract(self, url: str) -> Path:
-        with tarfile.open(self._manager.download(url)) as archive:
-            archive.extractall(self._folder, filter="data")
-        return self._folder
-
-
-def read_batch(data: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The labels (count, labels) and images (count, 32, 32, 3) of a binary batch.
+def read_batch(path: Path, labels: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """The labels and the Pillow image of each record of a binary batch.
 
     A record is one byte for each label (CIFAR-10 has one, CIFAR-100 the coarse and the fine one),
     then 1,024 bytes of red, green and blue each, row by row.
     """
-    size = labels + PIXELS
-    if len(data) % size:
-        raise ValueError(
-            f"a batch of {len(data)} bytes holds no whole number of {size}-byte records"
-        )
-    records = np.frombuffer(data, np.uint8).reshape(-1, size)
-    images = records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return records[:, :labels], images
-
-
-def _png(image: np.ndarray) -> bytes:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
-    return buffer.getvalue()
+    records = np.fromfile(path, np.uint8).reshape(-1, labels + 3 * 32 * 32)
+    images = records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return zip(records[:, :labels], map(Image.fromarray, images.copy(order="C")), strict=True)
 
 
-def _decode(name: str, folder: Path) -> Arrays:
-    """Every image of both splits, in the files' order."""
+def _decode(name: str, folder: Path, seen: list[tuple[str, int, int]]) -> Arrays:
+    """Every image of both splits, in the files' order; anew where other files are seen."""
     import tensorflow_datasets as tfds
+
+    del seen
 
     print(f"Decoding {name} from {folder} (once).", file=sys.stderr)
     result = []
-    for split in SPLITS:
+    for split in ("train", "test"):
         source = tfds.data_source(
             f"{name}:{folder.name}", split=split, data_dir=folder.parent.parent, download=False
         )
@@ -185,63 +158,23 @@ def _decode(name: str, folder: Path) -> Arrays:
     return tuple(result)
 
 
-def _fingerprint(folder: Path) -> str:
-    """Names the files: their names, sizes and times, and what the small ones hold."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        status = path.stat()
-        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax"
-
-
-def _load(cache: Path) -> Arrays | None:
-    """What `_store` wrote; None where there is nothing, or nothing whole."""
-    try:
-        with np.load(cache, allow_pickle=False) as stored:
-            return tuple(stored[name] for name in NAMES)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _store(cache: Path, decoded: Arrays) -> None:
-    """Writes the arrays, all or none; a cache that cannot be written costs time and no result."""
-    new = cache.with_suffix(f".{os.getpid()}.new")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            np.savez(file, **dict(zip(NAMES, decoded, strict=True)))
-        new.replace(cache)
-    except OSError as error:
-        print(f"warning: {cache} was not written ({error.strerror}).", file=sys.stderr)
-
-
-def _source(name: str, classes: int, sam: float, asam: float, script) -> Source:
-    """The paper's values of section 6.2; its SGD cites Nesterov, which serves all three methods.
-
-    Label smoothing, padded crop and flip; docs/reproducing.md says why no cutout.
-    """
-    return Source(
-        num_classes=classes,
-        arrays=lambda data_dir: arrays(name, data_dir),
-        rho={"sam": sam, "asam": asam},
-        defaults=dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True),
-        script=script,
-    )
-
-
-# The deviations of CIFAR-10 in the script are means of each image's own, about a fifth less than
-# the pixels'.
+# The paper's values of section 6.2; its SGD cites Nesterov, which serves all three methods. Label
+# smoothing, padded crop and flip; docs/reproducing.md says why no cutout.
+DEFAULTS = dict(model="resnet20", label_smoothing=0.1, augment=True, nesterov=True)
 SOURCES = {
-    "cifar10": _source(
-        "cifar10", 10, 0.05, 0.5, ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    "cifar10": Source(
+        num_classes=10,
+        arrays=partial(arrays, "cifar10"),
+        rho={"sam": 0.05, "asam": 0.5},
+        defaults=DEFAULTS,
+        # These deviations are means of each image's own, about a fifth less than the pixels'.
+        script=((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     ),
-    "cifar100": _source(
-        "cifar100", 100, 0.1, 1.0, ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    "cifar100": Source(
+        num_classes=100,
+        arrays=partial(arrays, "cifar100"),
+        rho={"sam": 0.1, "asam": 1.0},
+        defaults=DEFAULTS,
+        script=((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     ),
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config.errors import ConfigError
 from experiments.config.registry import collect
+from experiments.config.run import one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,5 @@ class Source:
 def source(name: str) -> Source:
     """The data set of that name."""
     found = collect("experiments.datasets", "SOURCES")
-    if name not in found:
-        raise ConfigError(f"unknown dataset {name!r}; the known ones are: {', '.join(found)}.")
+    one_of("dataset", name, found)
     return found[name]

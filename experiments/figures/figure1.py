@@ -5,11 +5,8 @@ the loss differs between them, in the cuboid and the ellipsoid of adaptive sharp
 """
 
 import math
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,15 +14,12 @@ from matplotlib.patches import Ellipse, Rectangle
 
 import asam_jax
 from experiments.config.options import Options
-from experiments.figures import figure_lines, two_parameter_loss
-from experiments.figures.figure_lines import Record
+from experiments.figures import toy
+from experiments.figures.figure import Figure, Record
 from experiments.reporting import style
-from experiments.reporting.summaries import Section
-from experiments.training import result_lines
 
-KIND, PICTURE = "figure1", "figure1.png"
 POINTS = {"w": (1.0, 1.0), "w'": (3.0, 1 / 3)}
-RHO, STEPS, SEED = 0.5, 50, 0
+RHO, STEPS = 0.5, 50
 # With eta = 0: the regions of Definition 2, without what is added to T_w for stability.
 ADAPTIVE = asam_jax.elementwise(eta=0.0)
 # Name -> operator, p, title.
@@ -42,26 +36,21 @@ def measure() -> list[Record]:
     """The maximizer in each region around each point, by `asam_jax.maximizer`."""
     found = []
     for region, (operator, p, _) in REGIONS.items():
-        how: dict[str, Any] = dict(operator=operator, p=p, steps=STEPS, key=jax.random.key(SEED))
-        maximize = asam_jax.maximizer(two_parameter_loss.loss, rho=RHO, **how)
+        maximize = asam_jax.maximizer(toy.loss, rho=RHO, operator=operator, p=p, steps=STEPS)
         for name, point in POINTS.items():
             w = jnp.asarray(point, jnp.float32)
             eps, rise = maximize(w, ())
             line = {"region": region, "point": name, "w": list(point), "rho": RHO, "eta": 0.0}
-            line |= {"p": "inf" if math.isinf(p) else p, "steps": STEPS, "seed": SEED}
+            line |= {"p": "inf" if math.isinf(p) else p, "steps": STEPS}
             line["half_widths"] = (RHO * jnp.broadcast_to(operator(w), w.shape)).tolist()
-            line |= {"eps": eps.tolist(), "loss": float(two_parameter_loss.loss(w))}
-            found.append(line | {"maximum": float(two_parameter_loss.loss(w) + rise)})
+            line |= {"eps": eps.tolist(), "loss": float(toy.loss(w))}
+            found.append(line | {"maximum": float(toy.loss(w) + rise)})
     return found
 
 
 def run(options: Options) -> None:
     """Figure 1: maximization regions around two points that differ by a rescaling."""
-    workdir = options.workdir
-    found = figure_lines.write(workdir, KIND, measure())
-    draw(found, workdir / PICTURE)
-    print(_sentences(found))
-    print(f"Result lines: {workdir / result_lines.name_of(KIND)}; picture: {workdir / PICTURE}")
+    FIGURE.finish(options.workdir, FIGURE.write(options.workdir, measure()))
 
 
 def draw(found: list[Record], path: Path) -> None:
@@ -70,20 +59,15 @@ def draw(found: list[Record], path: Path) -> None:
     for panel, (region, (_, _, title)) in zip(panels, REGIONS.items(), strict=True):
         _panel(panel, [line for line in found if line["region"] == region])
         panel.set_title(title)
-    panels[-1].set_xlabel("$w_1$ (no unit)")
     # What the lines at a height that no axis shows are called.
     panels[0].plot([], [], color=SAME, label="loss as at $w$")
     panels[0].plot([], [], color=LARGEST, label="maximum around $w$")
-    handles, labels = panels[0].get_legend_handles_labels()
-    canvas.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-    style.save(canvas, path)
+    toy.save(canvas, panels, path)
 
 
 def _panel(axes: Axes, found: list[Record]) -> None:
     w1, w2 = np.linspace(0, 5, 401), np.linspace(-0.4, 1.8, 221)
-    surface = two_parameter_loss.surface(w1, w2)
-    gray = style.ACCENTS["contour"]
-    axes.contour(w1, w2, surface, np.arange(0.2, 6, 0.4), colors=gray, linewidths=0.6)
+    surface = toy.contours(axes, w1, w2, np.arange(0.2, 6, 0.4))
     for height, color in ((found[0]["loss"], SAME), (found[0]["maximum"], LARGEST)):
         axes.contour(w1, w2, surface, [height], colors=color, linewidths=1.6)
     for line in found:
@@ -100,9 +84,6 @@ def _panel(axes: Axes, found: list[Record]) -> None:
         label = f"${line['point']} + \\epsilon^*$"
         axes.plot(*top, marker, color=LARGEST, markeredgecolor="black", markersize=6, label=label)
     axes.set_aspect("equal")
-    axes.set_xlim(0, 5)
-    axes.set_ylim(-0.4, 1.8)
-    axes.set_ylabel("$w_2$ (no unit)")
 
 
 def maxima(found: list[Record]) -> dict[str, tuple[float, float]]:
@@ -111,28 +92,21 @@ def maxima(found: list[Record]) -> dict[str, tuple[float, float]]:
     return {region: (by_place[region, "w"], by_place[region, "w'"]) for region in REGIONS}
 
 
-def _sentences(found: list[Record]) -> str:
+def text(found: list[Record]) -> str:
+    """What the report says."""
     parts = [
         f"{region} {at_w:.4f} around w and {at_other:.4f} around w'"
         for region, (at_w, at_other) in maxima(found).items()
     ]
+    first = found[0]
     return (
-        f"The maximum of the loss for rho = {found[0]['rho']:g} (loss at both points "
-        f"{found[0]['loss']:.4f}): {'; '.join(parts)}."
-    )
-
-
-def section(workdir: Path) -> list[Section]:
-    """The paragraph of the report, where there are lines."""
-    found = result_lines.read_kind(workdir, KIND)
-    if not found:
-        return []
-    text = (
         "The paper: rescaling w = (1, 1) to w' = (3, 1/3) leaves a ReLU network's loss as it is, "
         "and changes the maximum of the loss in a sphere, but not in the cuboid and the ellipsoid "
-        f"that T_w shapes (eta = 0). Here it is the loss of section 6.1. {_sentences(found)} The "
-        f"maximizers are `asam_jax.maximizer`'s, {found[0]['steps']} steps; n = {len(found)} "
-        "regions."
+        "that T_w shapes (eta = 0). Here it is the loss of section 6.1. The maximum of the loss "
+        f"for rho = {first['rho']:g} (loss at both points {first['loss']:.4f}): "
+        f"{'; '.join(parts)}. The maximizers are `asam_jax.maximizer`'s, {first['steps']} steps; "
+        f"n = {len(found)} regions."
     )
-    title = "Figure 1: maximization regions"
-    return [figure_lines.section(title, text, found, PICTURE, partial(draw, found))]
+
+
+FIGURE = Figure("figure1", "Figure 1: maximization regions", text, draw)

@@ -5,21 +5,17 @@ without which all radii come to the same.
 """
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from experiments.config.options import Options
 from experiments.config.run import Run
-from experiments.figures import figure_lines
-from experiments.figures.figure_lines import Record
+from experiments.figures.figure import Figure, Record, for_data
 from experiments.reporting import curves, style
-from experiments.reporting.summaries import Section
 from experiments.reporting.tables import Group, format_mean_std, groups
-from experiments.training import result_lines, runner
+from experiments.training import runner
 
-KIND, PICTURE = "figure4", "figure4.png"
 RUN, RHOS = Run(label_noise=0.4), (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
 PAPER = dict(model="wrn16_8", label_noise=0.0, cutout=16)
 PAPER_RHOS = (5e-5, *(round(d * 10.0**p, 5) for p in range(-4, 0) for d in (1, 2, 5)), 1.0, 2.0)
@@ -34,7 +30,7 @@ REGIONS = {
 def plan(shared: Run, rhos: tuple[float, ...], seeds: int) -> list[Run]:
     """SGD, and ASAM at every rho in each region, seed by seed."""
     rhos = rhos or (RHOS if shared.dataset == RUN.dataset else PAPER_RHOS)
-    shared = figure_lines.for_data(shared, RUN, PAPER)
+    shared = for_data(shared, RUN, PAPER)
     rows = [dict(method="sgd")]
     rows += [
         dict(method="asam", rho=rho, p=float(p), normalization=name)
@@ -55,56 +51,55 @@ def run(options: Options, shared: Run = RUN, rhos: tuple[float, ...] = (), seeds
       rhos: Radii; else those of the data set.
       seeds: How many seeds.
     """
-    found = groups(runner.run_all(plan(shared, rhos, seeds), options, kind=KIND))
-    draw(found, options.workdir / PICTURE)
-    print(_sentences(found))
-    print(f"Picture: {options.workdir / PICTURE}")
+    lines = runner.run_all(plan(shared, rhos, seeds), options, kind=FIGURE.kind)
+    FIGURE.finish(options.workdir, lines)
 
 
-def draw(found: list[Group], path: Path) -> None:
+def _regions(lines: list[Record]) -> tuple[dict[tuple, list[Group]], list[Group]]:
+    """The groups of each region, one for each radius, and those of SGD."""
+    regions: dict[tuple, list[Group]] = {region: [] for region in REGIONS}
+    sgd = []
+    for group in groups(lines):
+        place = (group["normalization"], group["p"])
+        (sgd if group["method"] == "sgd" else regions[place]).append(group)
+    return regions, sgd
+
+
+def draw(lines: list[Record], path: Path) -> None:
     """The regions over rho, with SGD as a level band."""
-    first, sgd = found[0], [group for group in found if group["method"] == "sgd"]
+    regions, sgd = _regions(lines)
+    first, seeds = lines[0], len({line["seed"] for line in lines})
     noise = f", {100 * first['label_noise']:g}% label noise" if first["label_noise"] else ""
-    seeds = max(len(group.runs) for group in found)
     title = f"{first['dataset']}, {first['model']}{noise}, {seeds} seeds"
-    series = {how: _of(found, region) for region, how in REGIONS.items()}
+    series = {REGIONS[region]: found for region, found in regions.items()}
     curves.over_radius(series, sgd, path, title)
 
 
-def _of(found: list[Group], region: tuple[str, float | str]) -> list[Group]:
-    return [g for g in found if (g["normalization"], g["p"]) == region and g["method"] == "asam"]
-
-
-def _sentences(found: list[Group]) -> str:
+def text(lines: list[Record]) -> str:
+    """What the report says."""
+    regions, sgd = _regions(lines)
     parts = []
-    for (normalization, p), _ in REGIONS.items():
-        rows = _of(found, (normalization, p))
-        if rows:
-            best = max(rows, key=lambda g: float(np.mean(g.final)))
+    for (normalization, p), found in regions.items():
+        if found:
+            best = max(found, key=lambda group: float(np.mean(group.final)))
             parts.append(
                 f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
                 f"{best['rho']:g} with {format_mean_std(best.final)}%"
             )
-    sgd = [f"SGD has {format_mean_std(g.final)}%" for g in found if g["method"] == "sgd"]
-    return "; ".join([*parts, *sgd]) + "."
+    parts += [f"SGD has {format_mean_std(group.final)}%" for group in sgd]
+    return (
+        "The paper: over rho, element-wise and filter-wise normalization with p = 2 are "
+        "comparable, and p = 2 is better than p = infinity. Here, final test accuracy, mean ± "
+        f"sample standard deviation: {'; '.join(parts)}. The best rho is picked on the test set; "
+        f"n = {len(lines)} runs."
+    )
 
 
-def section(workdir: Path) -> list[Section]:
-    """The paragraph of the report, one for each data set and network."""
-    rows: dict[tuple, list[Record]] = {}
-    for record in result_lines.read(workdir, KIND)[0]:
-        key = tuple(record[n] for n in ("dataset", "model", "label_noise", "epochs", "subset"))
-        rows.setdefault(key, []).append(record)
-    made = []
-    for key, records in rows.items():
-        found = groups(records)
-        text = (
-            "The paper: over rho, element-wise and filter-wise normalization with p = 2 are "
-            "comparable, and p = 2 is better than p = infinity. Here, final test accuracy, mean ± "
-            f"sample standard deviation: {_sentences(found)} The best rho is picked on the test "
-            f"set; n = {len(records)} runs."
-        )
-        title = f"Figure 4: accuracy over rho, {key[0]}, {key[1]}"
-        picture = PICTURE if len(rows) == 1 else f"figure4_{key[0]}_{key[1]}.png"
-        made.append(figure_lines.section(title, text, records, picture, partial(draw, found)))
-    return made
+FIGURE = Figure(
+    "figure4",
+    "Figure 4: accuracy over rho",
+    text,
+    draw,
+    keys=("dataset", "model", "label_noise", "epochs", "subset"),
+    runs=True,
+)

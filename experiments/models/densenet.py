@@ -8,25 +8,19 @@ References:
   Huang et al. 2017, arXiv 1608.06993.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.layers import (
-    BatchNorm,
-    avg_pool,
-    conv,
-    global_mean,
-    he_fan_in,
-    linear,
-    max_pool,
-)
+from experiments.models.layers import BatchNorm, conv, he_fan_in, linear
 
-SMALLEST_IMAGE = 32  # five downsamplings by two
 GROWTH = 32
 BOTTLENECK = 4 * GROWTH
 STEM = 64
 LAYERS = (6, 12, 24, 16)
+PADDED: Any = ((1, 1), (1, 1))  # flax declares too little
 
 
 class DenseLayer(nnx.Module):
@@ -52,12 +46,12 @@ class Transition(nnx.Module):
         self.conv = conv(in_features, in_features // 2, 1, init=he_fan_in, **kw)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return avg_pool(self.conv(jax.nn.relu(self.norm(x))), 2)
+        return nnx.avg_pool(self.conv(jax.nn.relu(self.norm(x))), (2, 2), strides=(2, 2))
 
 
 class DenseNet(nnx.Module):
-    def __init__(self, num_classes: int, in_features: int, **kw):
-        self.conv = conv(in_features, STEM, 7, 2, init=he_fan_in, **kw)
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], **kw):
+        self.conv = conv(image_shape[-1], STEM, 7, 2, init=he_fan_in, **kw)
         self.norm = BatchNorm(STEM, **kw)
         features = STEM
         layers = []
@@ -73,15 +67,11 @@ class DenseNet(nnx.Module):
         self.dense = linear(features, num_classes, zero_bias=True, **kw)
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
-        x = max_pool(jax.nn.relu(self.norm(self.conv(images_BxHxWxC))), 3, 2, padding=1)
+        x = jax.nn.relu(self.norm(self.conv(images_BxHxWxC)))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=PADDED)
         for layer in self.layers:
             x = layer(x)
-        return self.dense(global_mean(jax.nn.relu(self.last_norm(x))))
+        return self.dense(jnp.mean(jax.nn.relu(self.last_norm(x)), axis=(1, 2)))
 
 
-def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype) -> DenseNet:
-    del name, image_shape
-    return DenseNet(num_classes, in_features, rngs=rngs, dtype=dtype)
-
-
-MODELS = dict.fromkeys(("densenet121",), (build, SMALLEST_IMAGE))
+MODELS = {"densenet121": (DenseNet, 32)}  # five downsamplings by two

@@ -113,24 +113,3 @@ def _unbiased(x: jax.Array, axis_name: str | None) -> float:
     if axis_name is not None:
         count *= jax.lax.axis_size(axis_name)
     return count / max(count - 1, 1)
-
-
-def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
-    """The largest value of each window."""
-    sides = ((padding, padding), (padding, padding))
-    return nnx.max_pool(
-        x,
-        (size, size),
-        strides=(stride, stride),
-        padding=sides,  # pyright: ignore[reportArgumentType] (flax declares too little)
-    )
-
-
-def avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """The mean of each window; windows touch, and a remainder at the border is left out."""
-    return nnx.avg_pool(x, (size, size), strides=(size, size))
-
-
-def global_mean(x: jax.Array) -> jax.Array:
-    """(batch, height, width, channels) -> (batch, channels)."""
-    return jnp.mean(x, axis=(1, 2))

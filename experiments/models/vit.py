@@ -11,7 +11,6 @@ from flax import nnx
 
 from experiments.config.errors import ConfigError
 
-SMALLEST_IMAGE = 2
 WIDTH, DEPTH, HEADS = 64, 4, 4
 # The dense layers between attentions are so many times as wide as what they read.
 HIDDEN = 2 * WIDTH
@@ -25,6 +24,8 @@ class Block(nnx.Module):
     Query, key and value are matrices of their own, (width, width): what counts the axes of a
     kernel to tell a convolution, as Muon and the filters of ASAM do, finds none.
     """
+
+    causal = False
 
     def __init__(self, **kw):
         self.norm1, self.norm2 = layer_norm(**kw), layer_norm(**kw)
@@ -40,7 +41,8 @@ class Block(nnx.Module):
     def attention(self, x_BxTxW: jax.Array) -> jax.Array:
         heads = (*x_BxTxW.shape[:2], HEADS, WIDTH // HEADS)
         q, k, v = (layer(x_BxTxW).reshape(heads) for layer in (self.query, self.key, self.value))
-        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x_BxTxW.shape))
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(mixed.reshape(x_BxTxW.shape))
 
 
 class ViT(nnx.Module):
@@ -97,9 +99,4 @@ def layer_norm(*, rngs: nnx.Rngs, dtype) -> nnx.LayerNorm:
     return nnx.LayerNorm(WIDTH, dtype=dtype, rngs=rngs)
 
 
-def build(name: str, *, num_classes: int, in_features: int, image_shape, rngs, dtype):
-    del name, in_features
-    return ViT(num_classes, image_shape, rngs=rngs, dtype=dtype)
-
-
-MODELS = dict.fromkeys(("vit",), (build, SMALLEST_IMAGE))
+MODELS = {"vit": (ViT, 2)}

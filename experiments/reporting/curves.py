@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.config import paper
 from experiments.reporting import style
 from experiments.reporting.tables import Group
 
@@ -30,17 +29,6 @@ def over_radius(series: Series, sgd: list[Group], path: Path, title: str) -> Non
     axes.set_title(title)
     canvas.legend(loc="outside lower center", ncols=2, frameon=False)
     style.save(canvas, path)
-
-
-def each_method(found: list[Group], path: Path, title: str) -> None:
-    """SAM and ASAM over rho."""
-    series = {
-        (paper.METHOD_NAMES[method], style.COLORS[method], "o"): [
-            group for group in found if group["method"] == method
-        ]
-        for method in paper.METHODS[1:]
-    }
-    over_radius(series, [group for group in found if group["method"] == "sgd"], path, title)
 
 
 def _mean_std(group: Group) -> tuple[float, float]:

@@ -4,25 +4,23 @@ No data set is named here: a table is an entry of `paper.TABLES`, and runs that 
 part for each data set.
 """
 
-from collections.abc import Callable
+import statistics
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from experiments.config import paper
 from experiments.datasets.source import source
-from experiments.reporting import curves, opening
-from experiments.reporting.precision import in_words
-from experiments.reporting.summaries import Section, commands, measured_on
+from experiments.reporting import curves, style
+from experiments.reporting.summaries import Picture, Section, commands, measured_on
 from experiments.reporting.tables import (
     Group,
     by_platform,
     format_mean_std,
     groups,
     markdown,
+    method_name,
     runs_table,
 )
-from experiments.training import result_lines
 
 FOOTNOTE = (
     "Mean ± sample standard deviation over seeds. The final epoch is the honest column; the best "
@@ -38,11 +36,10 @@ SWEEP_FOOTNOTE = (
     "Final test accuracy, mean ± sample standard deviation over seeds. The best rho of each sweep, "
     "in brackets, is picked on the test set, for SAM and ASAM alike: it flatters both."
 )
-Picture = tuple[str, Callable[[Path], None]]
 
 
-def sections(records: list[dict[str, Any]], workdir: Path) -> list[Section]:
-    """The tables in the paper's order, then other runs by data set, then notes."""
+def sections(records: list[dict[str, Any]]) -> list[Section]:
+    """The tables in the paper's order, then other runs by data set."""
     made = []
     for platform, lines in by_platform(records).items():
         found = groups(lines)
@@ -53,15 +50,10 @@ def sections(records: list[dict[str, Any]], workdir: Path) -> list[Section]:
             if rows:
                 made.append(_of_table(table, rows, where))
         for name in dict.fromkeys(group["dataset"] for group in found):
-            of_data = [group for group in found if group["dataset"] == name]
-            low = [group for group in of_data if _underfitted(group, of_data)]
-            rows = [group for group in of_data if group not in low]
-            if rows:
-                made.append(_of_data(f"Runs on {name}{where}", rows))
-            if low:
-                title = f"Runs on {name}{where}, labels not fitted"
-                made.append(_of_data(title, low, said=_what_is_wrong(low), appendix=True))
-    return made + _notes(workdir)
+            rows = [group for group in found if group["dataset"] == name]
+            body = [runs_table(rows), FOOTNOTE, measured_on(rows), commands(rows)]
+            made.append(Section(f"Runs on {name}{where}", "\n\n".join(body)))
+    return made
 
 
 def _of_table(table: paper.Table, rows: list[Group], where: str) -> Section:
@@ -72,96 +64,47 @@ def _of_table(table: paper.Table, rows: list[Group], where: str) -> Section:
     return Section(f"{table.title}{where}", "\n\n".join(body), _pictures(rows) if not where else ())
 
 
-def _of_data(title: str, rows: list[Group], said: str = "", appendix: bool = False) -> Section:
-    body = [said, runs_table(rows), FOOTNOTE, measured_on(rows), commands(rows)]
-    return Section(title, "\n\n".join(filter(None, body)), appendix=appendix)
-
-
-def own_radius(group: Group) -> bool:
-    """Whether a group has its data set's own radius for the method, and the method's defaults."""
-    rho = source(group["dataset"]).rho.get(group["method"], 0.0)
-    plain = group["p"] == 2.0 and group["normalization"] != "filterwise"
-    return group["rho"] == rho and plain
+def _by_problem(rows: list[Group]) -> dict[tuple[str, str, float], list[Group]]:
+    """The rows of each data set, network and level of noise."""
+    found: dict[tuple[str, str, float], list[Group]] = {}
+    for group in rows:
+        problem = (group["dataset"], group["model"], group["label_noise"])
+        found.setdefault(problem, []).append(group)
+    return found
 
 
 def _pictures(rows: list[Group]) -> tuple[Picture, ...]:
-    """Accuracy over rho, where several were tried, for each network and level of noise."""
+    """Accuracy over rho, where several were tried, for each problem."""
     made: list[Picture] = []
-    for data, model, noise in dict.fromkeys(map(_problem, rows)):
-        level = [group for group in rows if _problem(group) == (data, model, noise)]
+    for (data, model, noise), level in _by_problem(rows).items():
         if len({group["rho"] for group in level}) > len({group["method"] for group in level}):
             title = f"{data}, {model}, {100 * noise:g}% label noise"
             name = f"{data}_{model}_noise{100 * noise:g}_rho.png"
-            made.append((name, partial(curves.each_method, level, title=title)))
+            of = {m: [group for group in level if group["method"] == m] for m in paper.METHODS}
+            series = {
+                (paper.METHOD_NAMES[method], style.COLORS[method], "o"): of[method]
+                for method in paper.METHODS[1:]
+            }
+            made.append((name, partial(curves.over_radius, series, of["sgd"], title=title)))
     return tuple(made)
 
 
-def _problem(group: Group) -> tuple[str, str, float]:
-    return group["dataset"], group["model"], group["label_noise"]
-
-
 def _sweep_table(rows: list[Group]) -> str:
-    """Final accuracy by network and noise, each method at its own radius and at the best."""
-    made = []
-    for model, noise in sorted({(g["model"], g["label_noise"]) for g in rows}):
-        level = [g for g in rows if (g["model"], g["label_noise"]) == (model, noise)]
+    """Final accuracy by problem, each method at its data set's own radius and at the best."""
+    made, names = [], paper.METHOD_NAMES
+    for (data, model, noise), level in sorted(_by_problem(rows).items(), key=lambda item: item[0]):
         cells = [model, f"{100 * noise:g}%"]
         for method in paper.METHODS:
             of_method = [g for g in level if g["method"] == method]
-            own = [g for g in of_method if own_radius(g)]
+            rho = source(data).rho.get(method, 0.0)
+            own = [g for g in of_method if g["rho"] == rho and method_name(g) == names[method]]
             cells.append(format_mean_std(own[0].final) if own else "-")
             if method != "sgd":
-                best = sorted(of_method, key=lambda g: sum(g.final) / len(g.final))[-1:]
+                best = sorted(of_method, key=lambda g: statistics.mean(g.final))[-1:]
                 tried = [f"{format_mean_std(g.final)} ({g['rho']:g})" for g in best]
                 cells.append(tried[0] if len(of_method) > 1 else "-")
         made.append(cells)
     header = ["model", "label noise", "SGD, %"]
-    for name in (paper.METHOD_NAMES[method] for method in paper.METHODS[1:]):
+    for name in (names[method] for method in paper.METHODS[1:]):
         header += [f"{name} at the paper's rho, %", f"{name} at its best rho, %"]
     return markdown(header, made)
-
-
-def _underfitted(group: Group, of_data: list[Group]) -> bool:
-    """Whether SGD, on the same problem in other epochs than the others', did not fit the labels."""
-    names = ("model", "label_noise", "subset", "augment", "cutout")
-    same = [g for g in of_data if all(g[name] == group[name] for name in names)]
-    plain = [g for g in same if g["method"] == "sgd" and opening.regime(g).startswith("no")]
-    return bool(plain) and len({g["epochs"] for g in same}) > 1
-
-
-def _what_is_wrong(rows: list[Group]) -> str:
-    fit = [value for group in rows if group["method"] == "sgd" for value in group.fit]
-    epochs = {g["method"]: g["epochs"] for g in rows}
-    said = (
-        f"Nothing should rest on these rows. SGD's training accuracy in its last epoch is "
-        f"{min(fit):.1f} to {max(fit):.1f}%: the network does not fit its labels, so it has no "
-        "capacity to spare, which is what sharpness-aware training takes, and the order of the "
-        "methods is that of how far each got."
-    )
-    if len(set(epochs.values())) > 1:
-        of_each = ", ".join(f"{paper.METHOD_NAMES[m]} {count}" for m, count in epochs.items())
-        said += (
-            f" The epochs differ ({of_each}), which at this length decides more than the method."
-        )
-    cutouts = {group["cutout"] for group in rows} - {0}
-    if cutouts:
-        said += f" They trained with cutout {max(cutouts)}, which the paper's tables leave out."
-    return f"{said} Where the same network fits its labels the order is another."
-
-
-def _notes(workdir: Path) -> list[Section]:
-    """Lines that no command of this project made; each says what did."""
-    notes = result_lines.read_kind(workdir, "throughput_note")
-    remarks = [note["text"] for note in result_lines.read_kind(workdir, "accelerator_note")]
-    if not notes and not remarks:
-        return []
-    header = ["note", "step", "arithmetic", "seeds at once", "XLA flags", "ms a step and seed"]
-    header += ["images a second", "programs compiling beside it"]
-    rows = []
-    for note in notes:
-        row = [note["name"], note["step"], in_words(note), note["seeds"], note["flags"] or "-"]
-        row += [f"{note['ms_step_seed']:.2f}", f"{note['images_s']:,}", note["beside"]]
-        rows.append([str(cell) for cell in row])
-    origin = " ".join(dict.fromkeys(note["origin"] for note in notes))
-    body = ["Throughput of the training loop:", markdown(header, rows), origin] if notes else []
-    return [Section("On an accelerator", "\n\n".join([*body, *remarks]))]

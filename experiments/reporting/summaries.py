@@ -8,6 +8,8 @@ from typing import Any
 from experiments.reporting import opening, precision
 from experiments.reporting.tables import Group
 
+Picture = tuple[str, Callable[[Path], None]]  # the name of its file, and what draws it at a path
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
@@ -15,9 +17,8 @@ class Section:
 
     title: str
     body: str
-    pictures: tuple[tuple[str, Callable[[Path], None]], ...] = ()
+    pictures: tuple[Picture, ...] = ()
     outcomes: tuple[opening.Outcome, ...] = ()  # its rows of the table that opens the report
-    appendix: bool = False  # whether it stands on the page of what nothing should rest on
 
 
 def measured_on(found: list[Group]) -> str:

@@ -83,24 +83,24 @@ def by_platform(records: list[Record]) -> dict[str, list[Record]]:
     return found
 
 
-def format_mean_std(values: list[float]) -> str:
+def format_mean_std(values: list[float], digits: int = 2) -> str:
     """'92.94 ± 0.31' with the sample standard deviation, or '92.94' for a single value."""
-    mean = f"{np.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2f}"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def paired(group: Group, other: Group) -> str:
+def paired(group: Group, other: Group, field: str = "test_accuracy_final", digits: int = 2) -> str:
     """'+1.20 [0.10, 2.30]': the mean difference over common seeds, and its 95% interval."""
-    ours = {run["seed"]: run["test_accuracy_final"] for run in group.runs}
-    theirs = {run["seed"]: run["test_accuracy_final"] for run in other.runs}
+    ours = {run["seed"]: run[field] for run in group.runs}
+    theirs = {run["seed"]: run[field] for run in other.runs}
     differences = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
     if not len(differences):
         return "-"
     mean = differences.mean()
     if len(differences) == 1:
-        return f"{mean:+.2f}"
+        return f"{mean:+.{digits}f}"
     half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
-    return f"{mean:+.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+    return f"{mean:+.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
 
 
 def differing(found: list[Group], said: Iterable[str]) -> list[str]:
@@ -158,7 +158,7 @@ def runs_table(found: list[Group]) -> str:
     nothing here.
     """
     found = sorted(found, key=_place)
-    numbers = [paper.entry(g["dataset"], g["model"], g["method"], g["label_noise"]) for g in found]
+    numbers = [paper.entry(group) for group in found]
     rows = [
         [
             paper.MODEL_NAMES.get(group["model"], group["model"]),
@@ -170,7 +170,7 @@ def runs_table(found: list[Group]) -> str:
             format_mean_std(group.final),
             format_mean_std(group.best),
             str(len(group.runs)),
-            paper.format_entry(number),
+            number or "-",
         ]
         for group, number in zip(found, numbers, strict=True)
     ]

@@ -91,14 +91,16 @@ def _run(settings: dict[str, Any], arm: Arm, seed: int) -> Run:
 def matching(
     what: Study, problem: Problem, arm: Arm, choices: Choices, lines: list[Record], tuning: bool
 ) -> list[Record]:
-    """The lines of an arm on a problem, at whatever the arm chooses from.
+    """The lines of an arm on a problem: the final ones, or all that its choice is made from.
 
-    A line is an arm's where all fields agree but the seeds and those of the grid; so older
-    lines are found, too. Where some drew their own data, those alone count.
+    A line is an arm's where all fields agree but the seeds, and in tuning those of the grid; so
+    older lines are found, too. Where some drew their own data, those alone count.
     """
-    settings = settings_of(what, problem, arm, choices) | dict(problem.tuning if tuning else {})
-    wanted = _run(settings | arm.candidates()[0], arm, 0).as_json()
-    names = [n for n in FIELDS if n not in _FREE and n not in arm.grid]
+    first = {**problem.tuning, **arm.candidates()[0]}
+    settings = settings_of(what, problem, arm, choices)
+    settings |= first if tuning else chosen(choices, problem, arm)
+    wanted = _run(settings, arm, 0).as_json()
+    names = [n for n in FIELDS if n not in _FREE and not (tuning and n in arm.grid)]
     found = [line for line in lines if all(setting(line, n) == wanted[n] for n in names)]
     own = [line for line in found if setting(line, "own_draw")]
     return own or found
@@ -109,15 +111,14 @@ def choose(what: Study, lines: list[Record]) -> Choices:
 
     The same function chooses for the final runs and for the report.
     """
-    held_out = [line for line in lines if line.get("validation")]
     choices: Choices = {}
     scores: dict[tuple[str, str], dict[tuple, float]] = {}
     for arm, problem in itertools.product(what.arms, what.problems):
-        at = what.problem(problem.origin) if arm.origin and problem.origin else problem
+        at = what.judging(problem, arm)
         if arm.base and (at.name, arm.base) not in choices:
             continue
         found: dict[tuple, list[Record]] = {}
-        for line in matching(what, at, arm, choices, held_out, tuning=True):
+        for line in matching(what, at, arm, choices, lines, tuning=True):
             found.setdefault(tuple(line[name] for name in arm.grid), []).append(line)
         if not found:
             continue

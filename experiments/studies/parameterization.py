@@ -33,26 +33,6 @@ def _problems(name: str, settings: dict[str, Any], tuning, scalings) -> list[Pro
     ]
 
 
-def sgd_differences(rows: Any) -> list[str]:
-    """Whether SGD is the same in every parameterization, which it must be but for rounding."""
-    said = []
-    of_problem = {row.problem.name: row.group for row in rows if row.arm.name == "SGD"}
-    for row in rows:
-        first, second = row.group, of_problem.get(row.problem.origin)
-        if row.arm.name != "SGD" or not first or not second:
-            continue
-        ours = {run["seed"]: run["test_accuracy_final"] for run in first.runs}
-        theirs = {run["seed"]: run["test_accuracy_final"] for run in second.runs}
-        largest = max(abs(ours[s] - theirs[s]) for s in ours if s in theirs)
-        said.append(f"{row.problem.name}: {largest:.2f}")
-    if not said:
-        return []
-    return [
-        "SGD's largest difference from the network as it is, seed by seed, in points: "
-        f"{'; '.join(said)}."
-    ]
-
-
 STUDIES = {
     "parameterization": Study(
         name="parameterization",
@@ -92,7 +72,6 @@ STUDIES = {
             ),
         ),
         references=("SGD",),
-        notes=sgd_differences,
         wide=True,
     )
 }

@@ -9,7 +9,7 @@ from experiments.training.variants import EXACT, VARIANTS
 
 RADII = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 # A variant with a weight has every other radius, at two weights.
-WEIGHTS = {"gsam": (0.1, 0.3), "wsam": (0.6, 0.8), "stale": (0.2, 0.4)}
+WEIGHTS = {"gsam": (0.1, 0.3), "wsam": (0.6, 0.8), "le-sam": (0.1, 0.4)}
 WEIGHTS |= {"look4": (0.3, 0.7), "look16": (0.3, 0.7)}
 
 

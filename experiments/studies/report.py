@@ -22,7 +22,7 @@ from experiments.reporting.tables import (
     radius,
     setting,
 )
-from experiments.studies.engine import LEAST_GAIN, Choices, choose, matching
+from experiments.studies.engine import LEAST_GAIN, choose, matching
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS, gradients_per_step
@@ -104,46 +104,36 @@ def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]
     return made
 
 
-def analyse(what: Study, lines: list[Record], choices: Choices | None = None) -> list[Row]:
+def analyse(what: Study, lines: list[Record]) -> list[Row]:
     """The rows of a study that have final runs, problem by problem; choices are the lines' own."""
-    choices = choose(what, lines) if choices is None else choices
-    held_out = [line for line in lines if line.get("validation")]
-    final = [line for line in lines if not line.get("validation")]
-    made = []
+    choices, made = choose(what, lines), []
     for problem in what.problems:
-        drawn = {a.name: _final(what, problem, a, choices, final) for a in what.arms}
+        drawn = {
+            arm.name: matching(what, problem, arm, choices, lines, tuning=False)
+            for arm in what.arms
+            if not arm.grid or (problem.name, arm.name) in choices
+            if not arm.base or (problem.name, arm.base) in choices
+        }
         own = any(setting(line, "own_draw") for line in drawn.get(what.references[0], []))
         shortest = min((r["epochs"] for runs in drawn.values() for r in runs), default=1)
         for arm in what.arms:
-            runs = [line for line in drawn[arm.name] if setting(line, "own_draw") == own]
+            runs = [line for line in drawn.get(arm.name, []) if setting(line, "own_draw") == own]
             if not runs:
                 continue
-            at = what.problem(problem.origin) if arm.origin and problem.origin else problem
-            judged = matching(what, at, arm, choices, held_out, tuning=True)
+            judging = what.judging(problem, arm)
+            judged = matching(what, judging, arm, choices, lines, tuning=True)
             known = gradients_per_step(runs[0]["method"], setting(runs[0], "variant"))
             counted = statistics.mean(run.get("gradients_per_step", known) for run in runs)
             row = Row(
                 problem,
                 arm,
                 Group(tuple(sorted(runs, key=lambda run: run["seed"]))),
-                choices.get((problem.name, arm.name), {}) if arm.grid else {},
+                choices[problem.name, arm.name] if arm.grid else {},
                 {name: sorted({line[name] for line in judged}) for name in arm.grid},
                 counted * runs[0]["epochs"] / shortest,
             )
             made.append(row)
     return made
-
-
-def _final(what: Study, problem: Problem, arm: Arm, choices: Choices, lines) -> list[Record]:
-    """The final runs of an arm at its choice."""
-    if arm.base and (problem.name, arm.base) not in choices:
-        return []
-    chosen = choices.get((problem.name, arm.name))
-    if arm.grid and chosen is None:
-        return []
-    found = matching(what, problem, arm, choices, lines, tuning=False)
-    at = chosen if arm.grid and chosen else {}
-    return [line for line in found if all(line[n] == value for n, value in at.items())]
 
 
 def _by_arm(rows: list[Row]) -> dict[str, Row]:
@@ -165,22 +155,25 @@ def long_table(what: Study, rows: list[Row]) -> str:
     """A row for each arm, the cheapest first, and the most accurate among equals."""
     of = _by_arm(rows)
     names = [name for name in what.references if name in of]
-    header = ["method", "a step", "cost", "chosen", "fits, %", "test accuracy, %"]
-    header += [f"minus {name}" for name in names]
-    header += [*["gain kept"] * (what.share is not None), "runs"]
-    cells = []
+    lines = []
     for row in sorted(rows, key=lambda r: (r.cost, -statistics.mean(r.group.final))):
-        variant = VARIANTS[row.group["variant"]].text
-        step = "one gradient" if row.group["method"] == "sgd" else variant
-        kept = [_share(what, rows, row)] if what.share else []
-        compared = ["-" if of[n] is row else paired(row.group, of[n].group) for n in names]
-        cost, fits = f"{row.cost:.4g}", f"{statistics.mean(row.group.fit):.1f}"
-        first = [row.arm.name, step, cost, row.words, fits, format_mean_std(row.group.final)]
-        cells.append([*first, *compared, *kept, str(len(row.group.runs))])
-    kept_columns = [i for i in range(len(header)) if len({row[i] for row in cells}) > 1 or i > 2]
-    return markdown(
-        [header[i] for i in kept_columns], [[c[i] for i in kept_columns] for c in cells]
-    )
+        plain, variant = row.group["method"] == "sgd", VARIANTS[row.group["variant"]].text
+        line = {
+            "method": row.arm.name,
+            "a step": "one gradient" if plain else variant,
+            "cost": f"{row.cost:.4g}",
+            "chosen": row.words,
+            "fits, %": f"{statistics.mean(row.group.fit):.1f}",
+            "test accuracy, %": format_mean_std(row.group.final),
+        }
+        for name in names:
+            same = of[name] is row
+            line[f"minus {name}"] = "-" if same else paired(row.group, of[name].group)
+        line |= {"gain kept": _share(what, rows, row)} if what.share else {}
+        lines.append(line | {"runs": str(len(row.group.runs))})
+    alike = [name for name in ("method", "a step", "cost") if len({x[name] for x in lines}) == 1]
+    header = [name for name in lines[0] if name not in alike]
+    return markdown(header, [[line[name] for name in header] for line in lines])
 
 
 def wide_table(what: Study, rows: list[Row]) -> str:

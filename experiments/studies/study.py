@@ -98,7 +98,9 @@ class Study:
         """Of its result lines."""
         return f"{self.name}_run"
 
-    def problem(self, name: str) -> Problem:
+    def judging(self, problem: Problem, arm: Arm) -> Problem:
+        """The problem on which the arm's choice is made."""
+        name = problem.origin if arm.origin and problem.origin else problem.name
         return next(one for one in self.problems if one.name == name)
 
     def only(self, problems: Iterable[str], arms: Iterable[str]) -> "Study":

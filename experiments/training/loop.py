@@ -22,21 +22,30 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.config.errors import ConfigError
-from experiments.config.run import Run
+from experiments.config.run import NUMBERS, Run, one_of
 from experiments.datasets.arrays import filled_up
 from experiments.datasets.source import Dataset
-from experiments.training import cpu, variants
 from experiments.training import step as stepping
-from experiments.training.spec import AXIS, ModelSpec, StepSpec, TrainState, hyper_of, spec_of
+from experiments.training import variants
+from experiments.training.spec import AXIS, ModelSpec, StepSpec, TrainState, model_spec
 
 EVALUATION_BATCH = 1000
-LOOPS = ("auto", "host", "scan")
+# XLA's own choice on a CPU is slower: docs/questions.md, "Speed on a CPU".
+CPU_OPTIONS: dict[str, Any] = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
+    "LIBRARY_FUSION_TYPE_REDUCE",
+    "xla_cpu_opt_preset": 2,
+}
+
+
+def compiler_options(image_shape: tuple[int, int, int]) -> dict[str, Any] | None:
+    """For `jax.jit`; on the digits, 8 pixels a side, a step is short as it is."""
+    return CPU_OPTIONS if min(image_shape[:2]) >= 16 and jax.default_backend() == "cpu" else None
 
 
 def resolve(name: str, devices: int = 1) -> str:
     """'auto' is the host loop on the CPU and on several devices, and scan elsewhere."""
-    if name not in LOOPS:
-        raise ConfigError(f"unknown loop {name!r}; the known ones are: {', '.join(LOOPS)}.")
+    one_of("loop", name, ("auto", "host", "scan"))
     if name == "scan" and devices > 1:
         raise ConfigError(f"loop='scan' runs on one device, not on {devices}; leave it out.")
     if name != "auto":
@@ -48,13 +57,15 @@ class Loop:
     """Steps of one resolved run on its prepared data; yields often, so that the caller can stop."""
 
     def __init__(self, run: Run, dataset: Dataset, name: str = "host"):
-        self.name, self.spec, self.mesh = name, spec_of(run, dataset), make_mesh(run.devices)
-        self.seed = np.uint32(run.seed)
-        self.count = len(dataset.train_labels)
-        self.share = self.count // run.devices
-        self.steps_per_epoch = self.spec.steps(self.count)
-        self.numbers = jax.device_get(hyper_of(run, run.epochs * self.steps_per_epoch))
-        self.hyper = replicated(self.mesh, self.numbers)
+        self.name, self.seed, self.mesh = name, np.uint32(run.seed), make_mesh(run.devices)
+        self.spec = StepSpec(model_spec(run, dataset), run.program())
+        count = len(dataset.train_labels)
+        self.share = count // run.devices
+        self.steps_per_epoch = count // run.batch_size
+        self.total_steps = run.epochs * self.steps_per_epoch
+        numbers = {name: np.float32(getattr(run, name)) for name in NUMBERS}
+        numbers["total_steps"] = np.float32(self.total_steps)
+        self.hyper = replicated(self.mesh, numbers)
         rows = self.share * run.devices
         self.train = tuple(
             cut(self.mesh, x[:rows]) for x in (dataset.train_images, dataset.train_labels)
@@ -68,22 +79,24 @@ class Loop:
         """Drawn by every process alike, then laid on the devices."""
         state = stepping.jitted_init(self.spec.model, self.seed, self.spec.run.optimizer)
         state = state._replace(memory=variants.init(self.spec, state.params))
-        return replicated(self.mesh, state) if self.mesh.size > 1 else state
+        return replicated(self.mesh, state)
 
     def epoch(self, state: TrainState, epoch: int, start: int) -> Iterator[tuple[TrainState, int]]:
         """Yields (state, steps taken since the last yield) from step `start` of the epoch on."""
-        order = self.order(epoch)
+        data = self.order(epoch), *self.train, self.hyper
         if self.name == "scan":
             steps = self.steps_per_epoch - start
             if steps:
-                state = self._scan(self.spec, state, order, *self.train, self.hyper, steps)
+                state = self._scan(self.spec, state, *data, steps)
                 jax.block_until_ready(state.step)
                 yield state, steps
             return
-        previous = None
+        previous, perturbs = None, variants.VARIANTS[self.spec.run.variant].perturbs
         for number in range(start, self.steps_per_epoch):
-            spec = self._at(state, epoch * self.steps_per_epoch + number)
-            state, loss = self._step(spec, state, order, *self.train, self.hyper)
+            # Decided here, since a convolution inside a condition is as slow as inside scan.
+            perturb = perturbs(epoch * self.steps_per_epoch + number, self.total_steps)
+            spec = dataclasses.replace(self.spec, perturb=perturb)
+            state, loss = self._step(spec, state, *data)
             if previous is not None:
                 previous.block_until_ready()  # the host is one step ahead of the device at most
             previous = loss
@@ -92,15 +105,6 @@ class Loop:
     def order(self, epoch: int) -> jax.Array:
         """Each device's order of its own images in an epoch, one device after the other."""
         return self._order(self.spec, self.seed, np.int32(epoch), self.share)
-
-    def _at(self, state: TrainState, step: int) -> StepSpec:
-        """The spec of a step that perturbs, or of one that does not, where there are both.
-
-        Decided here, since a convolution inside a condition is as slow as inside scan.
-        """
-        spec = self.spec.at(step, self.count)
-        perturb = stepping.perturbs(spec, state, step, self.numbers)
-        return spec if perturb is True else dataclasses.replace(spec, perturb=bool(perturb))
 
     def evaluate(self, state: TrainState) -> tuple[float, float]:
         """Mean loss and accuracy in percent over the test images."""
@@ -160,13 +164,7 @@ def replicated(mesh: Mesh, tree: Any) -> Any:
     """The same arrays on every device."""
     if mesh.size == 1:
         return jax.tree.map(jnp.asarray, tree)
-    sharding = NamedSharding(mesh, P())
-
-    def lay(leaf):
-        value = np.asarray(leaf)
-        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
-
-    return jax.tree.map(lay, tree)
+    return jax.device_put(jax.device_get(tree), NamedSharding(mesh, P()))
 
 
 @functools.lru_cache
@@ -181,7 +179,7 @@ def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
 
     One compilation for each spec; seeds, rho, learning rates and epochs are arguments.
     """
-    compiled = partial(jax.jit, compiler_options=cpu.compiler_options(image_shape))
+    compiled = partial(jax.jit, compiler_options=compiler_options(image_shape))
 
     def mapped(function, in_specs, out_specs):
         if mesh.size == 1:
@@ -193,20 +191,14 @@ def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
         return mapped(partial(stepping.train_step, spec), *specs)(*arguments)
 
     def order(spec, seed, epoch, share):
-        def own(seed, epoch):
-            return stepping.epoch_order(spec, seed, epoch, share)
-
+        own = partial(stepping.epoch_order, spec, count=share)
         return mapped(own, (P(), P()), P(AXIS))(seed, epoch)
 
     def scan(spec, state, order, images, labels, hyper, steps):
-        last = spec.at(-1, len(labels))
-        partial_batch = last != spec
-
-        def body(state, _, spec=spec):
+        def body(state, _):
             return stepping.train_step(spec, state, order, images, labels, hyper)
 
-        state, _ = jax.lax.scan(body, state, None, length=steps - partial_batch)
-        return body(state, None, last)[0] if partial_batch else state
+        return jax.lax.scan(body, state, None, length=steps)[0]
 
     return (
         compiled(step, static_argnums=0, donate_argnums=1),

@@ -26,36 +26,26 @@ def factors(name: str, params: Any) -> Any:
     order = {layer: number for number, layer in enumerate(layers)}
 
     def factor(path, leaf):
-        number = order.get(path[:-2])
-        if number is None or name == AS_IS:
-            return jnp.ones((), leaf.dtype)
-        if name == "ntk":
-            fan_in = leaf.size // leaf.shape[-1]
-            return jnp.asarray((2 / fan_in) ** 0.5 if leaf.ndim > 1 else 1.0, leaf.dtype)
-        if name == "layer":
-            return jnp.asarray(_LAYER if number % 2 == 0 else 1 / _LAYER, leaf.dtype)
-        drawn = np.random.default_rng(number).uniform(-1, 1, leaf.shape[-1])
-        return jnp.asarray((_NODE**drawn).reshape([1] * (leaf.ndim - 1) + [-1]), leaf.dtype)
+        number, s = order.get(path[:-2]), np.float32(1)
+        if number is not None and name == "ntk" and leaf.ndim > 1:
+            s = (2 * leaf.shape[-1] / leaf.size) ** 0.5
+        if number is not None and name == "layer":
+            s = _LAYER if number % 2 == 0 else 1 / _LAYER
+        if number is not None and name == "node":
+            drawn = np.random.default_rng(number).uniform(-1, 1, leaf.shape[-1])
+            s = (_NODE**drawn).reshape([1] * (leaf.ndim - 1) + [-1])
+        return jnp.asarray(s, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(factor, params)
 
 
 def weights(name: str, theta: Any) -> Any:
     """W of theta."""
+    return theta if name == AS_IS else jax.tree.map(jnp.multiply, theta, factors(name, theta))
+
+
+def over(name: str, tree: Any, power: int) -> Any:
+    """The tree over s^power: theta of w with 1; with 2, the gradient by which SGD is unchanged."""
     if name == AS_IS:
-        return theta
-    return jax.tree.map(lambda t, s: t * s, theta, factors(name, theta))
-
-
-def coordinates(name: str, params: Any) -> Any:
-    """Theta of w."""
-    if name == AS_IS:
-        return params
-    return jax.tree.map(lambda w, s: w / s, params, factors(name, params))
-
-
-def for_sgd(name: str, grads: Any) -> Any:
-    """The gradient in theta over s^2, with which SGD in w is unchanged."""
-    if name == AS_IS:
-        return grads
-    return jax.tree.map(lambda g, s: g / (s * s), grads, factors(name, grads))
+        return tree
+    return jax.tree.map(lambda t, s: t / s**power, tree, factors(name, tree))

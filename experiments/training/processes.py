@@ -13,51 +13,39 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.config.errors import ConfigError
+from experiments.config.options import Processes
 from experiments.training.stop import Stopped
 
 STEPS_BETWEEN_TALKS = 10
 
 
-def join(
-    distributed: bool,
-    devices: int | None,
-    coordinator: str | None,
-    num_processes: int | None,
-    process_id: int | None,
-) -> int:
+def join(how: Processes, devices: int | None) -> int | None:
     """Connects this process with the others, if any, and returns how many devices share a batch.
 
     Must run before JAX is used. Several processes train on all the devices that they have; on TPU,
     SLURM and other clusters JAX finds them by itself.
     """
-    given = (coordinator, num_processes, process_id)
-    named = "coordinator, num_processes and process_id"
-    if not distributed:
+    given = (how.coordinator, how.num_processes, how.process_id)
+    if not how.distributed:
         if given != (None, None, None):
             raise ConfigError(
-                f"{named} mean nothing to a process that is alone; give --distributed, too, or "
-                "leave them out."
+                "coordinator, num_processes and process_id mean nothing to a process that is "
+                "alone; give --distributed, too, or leave them out."
             )
-        return 1 if devices is None else devices
-    if None in given and given != (None, None, None):
-        raise ConfigError(f"{named} belong together; give all three or none.")
-    if num_processes is not None and process_id is not None and process_id >= num_processes:
-        raise ConfigError(
-            f"process_id={process_id} is not below num_processes={num_processes}; it counts from 0."
-        )
+        return devices
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(*given)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the processes could not be connected ({error}); where no cluster is detected give "
             "--coordinator HOST:PORT, --num-processes N and --process-id I."
         ) from error
-    if devices is not None and jax.process_count() > 1 and devices != jax.device_count():
+    if devices not in (None, jax.device_count()):
         raise ConfigError(
-            f"devices={devices}, but the {jax.process_count()} processes have "
-            f"{jax.device_count()} together and train on all; leave --devices out."
+            f"devices={devices}, but the processes have {jax.device_count()} together and train "
+            "on all; leave --devices out."
         )
-    return jax.device_count() if devices is None else devices
+    return jax.device_count()
 
 
 def leads() -> bool:
@@ -65,55 +53,32 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
+def exchange(value: Any) -> list[Any]:
+    """The JSON values of all processes, in their order."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(data))))
+    padded = np.pad(data, (0, sizes.max() - len(data)))
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
 def from_leader(function: Callable[[], Any]) -> Any:
     """What `function` gives the leading process, as JSON values, in every process.
 
     A ConfigError there is raised in all.
     """
-    if jax.process_count() == 1:
-        return function()
-    message: dict[str, Any] = {}
+    value, failure = None, None
     if leads():
         try:
-            message = {"value": function()}
+            value = function()
         except ConfigError as error:
-            message = {"error": str(error)}
-    message = _broadcast(message)
-    if "error" in message:
-        raise ConfigError(message["error"])
-    return message["value"]
-
-
-def all_succeed(function: Callable[[], Any]) -> Any:
-    """Each process's own value of `function`; a ConfigError in one is raised in all."""
-    if jax.process_count() == 1:
-        return function()
-    value, failure = None, None
-    try:
-        value = function()
-    except ConfigError as error:
-        failure = error
-    failed = np.flatnonzero(_gather(failure is not None))
+            failure = str(error)
+    value, failure = exchange([value, failure])[0]
     if failure is not None:
-        raise failure
-    if failed.size:
-        raise ConfigError(f"process {failed[0]} could not go on; see what it printed.")
+        raise ConfigError(failure)
     return value
-
-
-def in_all(flag: bool) -> bool:
-    """Whether `flag` is true in every process."""
-    return bool(np.all(_gather(flag))) if jax.process_count() > 1 else flag
-
-
-def check_same(name: str, value: Any) -> None:
-    """Raises in every process where one's value is not the leader's."""
-    expected = from_leader(lambda: value)
-    if not in_all(expected == value):
-        raise ConfigError(
-            f"the processes differ in {name}: start all of them with the same options, on the "
-            "same copy of the data."
-        )
 
 
 def agree(step: int, pending: Stopped | None, due: bool) -> tuple[Stopped | None, bool]:
@@ -125,23 +90,8 @@ def agree(step: int, pending: Stopped | None, due: bool) -> tuple[Stopped | None
         return pending, due
     if step % STEPS_BETWEEN_TALKS:
         return None, False
-    code = -1 if pending is None else pending.exit_code
-    wishes = _gather([code, due])
-    codes = wishes[:, 0]
-    if pending is None and codes.max() >= 0:
-        pending = Stopped(f"process {codes.argmax()}", int(codes.max()))
-    return pending, bool(wishes[0, 1])
-
-
-def _gather(values) -> np.ndarray:
-    """Small integers of all processes, a row each."""
-    return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32)))
-
-
-def _broadcast(message: dict[str, Any]) -> dict[str, Any]:
-    data = np.frombuffer(json.dumps(message).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-    padded = np.zeros(size, np.uint8)
-    if leads():
-        padded[:] = data
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+    wishes = exchange([pending and pending.exit_code, due])
+    for number, (code, _) in enumerate(wishes):
+        if pending is None and code is not None:
+            pending = Stopped(f"process {number}", code)
+    return pending, wishes[0][1]

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,43 +11,30 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("asam-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+import asam_jax
 
-
-def command() -> str:
-    """The command line that this process was started with."""
-    return shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def stamp() -> dict[str, Any]:
-    """What every result line ends with."""
-    return {"command": command(), "versions": versions(), "device": device()}
+    """What every result line ends with: the command line of this process, versions, the device."""
+    command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
+    return {"command": command, "versions": versions(), "device": device()}
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    own = {"python": platform.python_version(), "asam-jax": asam_jax.__version__}
+    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def device() -> dict[str, Any]:
     """The device that computes, and how many processors the host has."""
     first, name = jax.devices()[0], jax.devices()[0].device_kind
-    if first.platform == "cpu":  # the host processor's own name, where the system tells it
-        try:
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-        except OSError:
-            lines = []
-        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        name = next(names, platform.processor() or "cpu")
-    return {"platform": first.platform, "kind": name, "processors": _processors()}
-
-
-def _processors() -> int:
+    told = Path("/proc/cpuinfo")
+    if first.platform == "cpu" and told.exists():  # the host processor's own name
+        found = re.search(r"^model name\s*: (.*)$", told.read_text(), re.MULTILINE)
+        name = found[1] if found else name
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return {"platform": first.platform, "kind": name, "processors": processors}

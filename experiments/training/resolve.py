@@ -1,6 +1,7 @@
 """The defaults of a run and what its fields must agree in: the one place that knows them."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,13 +22,11 @@ _OF_METHOD: dict[str, dict[str, Any]] = {
     "asam": {},
 }
 _ASAM = dict(p=2.0, eta=0.01, normalization="elementwise", adapt="not_bias")
-# What of the authors' script are fields of a run; the rest is in the step: the statistics of both
-# passes, a learning rate for each epoch, the last, partial batch.
-_SCRIPT: dict[str, Any] = dict(nesterov=False)
+# One eps and one set of statistics for the whole batch: what the paper's code, which runs on one
+# device, computes.
 _ONE_DEVICE = dict(perturb="all", batch_norm="averaged")
-# Other names that JAX has for the same.
-_JAX_PRECISIONS = {"fastest": "default", "bfloat16": "default", "bfloat16_3x": "high"}
-_JAX_PRECISIONS |= {"tensorfloat32": "high", "float32": "highest"}
+# Where steps are the exact ones at one radius, as the paper has them.
+_EXACT_STEPS = dict(variant=EXACT, radius_rule="fixed")
 
 
 def resolve(run: Run) -> Run:
@@ -35,102 +34,73 @@ def resolve(run: Run) -> Run:
     check(run)
     one_of("model", run.model or "mlp", models.names())
     one_of("variant", run.variant, VARIANTS)
-    if run.precision is not None and run.precision != precision_of_jax():
-        one_of("precision", run.precision, ("default", "high", "highest"))
-    devices = 1 if run.devices is None else run.devices
-    fixed = _OF_METHOD[run.method]
-    _refuse_others(run, fixed, f"to method {run.method!r}; leave --{{flag}} out.")
-    if devices == 1:
-        said = "on one device; leave --{flag} out, or train on several with --devices or "
-        _refuse_others(run, _ONE_DEVICE, f"{said}--distributed.")
+    known = dict.fromkeys(("default", "high", "highest", precision_of_jax()))
+    one_of("precision", run.precision or "default", known)
     found = source(run.dataset)
-    script: dict[str, Any] = _SCRIPT if run.recipe == "script" else {}
-    if run.recipe == "script" and run.method == "asam":
-        script = script | dict(eta=0.0)
+    # What of the authors' script are fields of a run; the rest is in the step: the statistics of
+    # both passes, a learning rate for each epoch.
+    script: dict[str, Any] = dict(nesterov=False) if run.recipe == "script" else {}
+    script |= dict(eta=0.0) if run.recipe == "script" and run.method == "asam" else {}
     defaults: dict[str, Any] = (
-        dict(epochs=PAPER_EPOCHS[run.method], precision=precision_of_jax(), devices=devices)
+        dict(epochs=PAPER_EPOCHS[run.method], precision=precision_of_jax(), devices=1)
         | found.defaults
         | optimizers.DEFAULTS[run.optimizer]
         | dict(rho=found.rho.get(run.method))
         | _ASAM
         | script
-        | fixed
-        # One eps and one set of statistics for the whole batch: what the paper's code, which runs
-        # on one device, computes.
+        | _OF_METHOD[run.method]
         | _ONE_DEVICE
     )
     missing = {n: v for n, v in defaults.items() if getattr(run, n) is None}
     filled = dataclasses.replace(run, **missing)
+    for where, only in _without_meaning(filled):
+        for name, value in only.items():
+            if (given := getattr(filled, name)) != value:
+                flag = name.replace("_", "-")
+                raise ConfigError(f"{name}={given!r} means nothing {where}; leave --{flag} out.")
     _check_together(filled)
     return filled
 
 
 def precision_of_jax() -> str:
     """What `jax_default_matmul_precision` is set to: what decides a result is in its line."""
-    wanted = getattr(jax.config, "jax_default_matmul_precision", None) or "default"
-    return _JAX_PRECISIONS.get(wanted, wanted)
+    return getattr(jax.config, "jax_default_matmul_precision", None) or "default"
 
 
-def _refuse_others(run: Run, fixed: dict[str, Any], why: str) -> None:
-    """Raises for a field that has no meaning and another value than the one it has then."""
-    for name, value in fixed.items():
-        given = getattr(run, name)
-        if given not in (None, value):
-            flag = name.replace("_", "-")
-            raise ConfigError(f"{name}={given!r} means nothing {why.format(flag=flag)}")
+def _without_meaning(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where fields have no meaning, and the only values that they have there."""
+    yield f"to method {run.method!r}", _OF_METHOD[run.method]
+    if run.method == "sgd":
+        yield "to method 'sgd'", _EXACT_STEPS
+    if run.devices == 1:
+        yield "on one device (several: --devices, --distributed)", _ONE_DEVICE
+    else:
+        yield "on several devices", _EXACT_STEPS | dict(recipe="paper")
+    if run.optimizer != "sgd":  # s^2 divides SGD's gradient
+        only = dict(parameterization="as is", recipe="paper")
+        yield f"to optimizer {run.optimizer!r}", only
+    if run.recipe == "script":
+        yield "to the authors' script", _EXACT_STEPS | dict(warmup=0.0)
+    if not run.augment:
+        yield "without augmentation", dict(cutout=0)
 
 
 def _check_together(run: Run) -> None:
     """Raises for fields that exclude each other."""
-    rule, where = run.radius_rule, f"for method {run.method!r} on {run.devices}."
-    alone = run.method == "sgd" or run.devices > 1
-    script = run.recipe == "script"
-    for wrong, said in (
-        (
-            run.variant != EXACT and alone,
-            f"variant={run.variant!r} is one of sam and asam on one device; leave --variant out "
-            f"{where}",
-        ),
-        (
-            rule != "fixed" and alone,
-            f"radius_rule={rule!r} chooses rho of sam and asam on one device; leave --radius-rule "
-            f"out {where}",
-        ),
-        (
-            rule != "fixed" and not (run.rho > 0 and run.target > 0),
-            f"radius_rule={rule!r} aims at target={run.target!r} from rho={run.rho!r} on; give a "
-            f"--target above 0 and a --rho above 0.",
-        ),
-        (
-            script and (source(run.dataset).script is None or run.devices > 1),
-            "recipe='script' is the authors' script for CIFAR on one device; leave --recipe out "
-            f"for {run.dataset} on {run.devices}.",
-        ),
-        (
-            script and (run.variant != EXACT or run.optimizer != "sgd" or run.warmup > 0),
-            "recipe='script' trains by SGD without a warm-up and has one variant, as the authors' "
-            "script does; leave --variant, --optimizer and --warmup out, or --recipe.",
-        ),
-        (
-            VARIANTS[run.variant].contrast and run.optimizer != "sgd",
+    if run.recipe == "script" and source(run.dataset).script is None:
+        raise ConfigError("recipe='script' is the authors' script for CIFAR; leave --recipe out.")
+    if run.radius_rule != "fixed" and not (run.rho > 0 and run.target > 0):
+        raise ConfigError(
+            f"radius_rule={run.radius_rule!r} aims at target={run.target!r} from rho={run.rho!r} "
+            "on; give a --target and a --rho above 0."
+        )
+    if VARIANTS[run.variant].contrast and run.optimizer != "sgd":
+        raise ConfigError(
             f"variant={run.variant!r} takes a share of SGD's momentum, which is a sum of "
-            f"gradients, away; {run.optimizer!r} keeps a mean. Leave --variant or --optimizer out.",
-        ),
-        (
-            run.parameterization != "as is" and run.optimizer != "sgd",
-            f"parameterization={run.parameterization!r} divides SGD's gradient by s^2; leave it "
-            f"or --optimizer {run.optimizer} out.",
-        ),
-        (
-            run.cutout and not run.augment,
-            f"cutout={run.cutout} is a part of augmentation; leave --cutout or --augment False "
-            "out.",
-        ),
-        (
-            run.batch_size % run.devices,
+            f"gradients, away; {run.optimizer!r} keeps a mean. Leave --variant or --optimizer out."
+        )
+    if run.batch_size % run.devices:
+        raise ConfigError(
             f"batch_size={run.batch_size} is not a multiple of the {run.devices} devices that "
-            "share it; choose one with --batch-size.",
-        ),
-    ):
-        if wrong:
-            raise ConfigError(said)
+            "share it; choose one with --batch-size."
+        )

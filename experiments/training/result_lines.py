@@ -5,7 +5,6 @@ their own beside it.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 Record = dict[str, Any]
 RESULTS_NAME = "results.jsonl"
 RUN = "run"  # the kind of a line that names none
-_REQUIRED = ("run_id", "dataset", "model", "method", "test_accuracy_final", "test_accuracy_max")
+_REQUIRED = {"run_id", "dataset", "model", "method", "test_accuracy_final", "test_accuracy_max"}
 
 
 def name_of(kind: str) -> str:
@@ -28,7 +27,7 @@ def append(workdir: Path, record: Record) -> None:
     A broken last line, left by a process killed while it wrote, stays where it is: the new line
     starts on a line of its own.
     """
-    line = json.dumps(strict(record), allow_nan=False) + "\n"
+    line = json.dumps(strict(record)) + "\n"
     path = workdir / name_of(record.get("kind", RUN))
     with path.open("a+b") as file:
         if file.tell() > 0:
@@ -44,8 +43,7 @@ def replace(workdir: Path, records: list[Record], name: str) -> None:
     """Writes the lines of a file anew, all or none."""
     workdir.mkdir(parents=True, exist_ok=True)
     new = workdir / f".{name}.new"
-    lines = [json.dumps(strict(record), allow_nan=False) + "\n" for record in records]
-    new.write_text("".join(lines))
+    new.write_text("".join(json.dumps(strict(record)) + "\n" for record in records))
     new.replace(workdir / name)
 
 
@@ -58,12 +56,10 @@ def read(folder: Path, kind: str = RUN) -> tuple[list[Record], list[str]]:
     runs: dict[tuple[str, str], Record] = {}
     problems = []
     for where, record in _lines(folder):
-        whole = record is not None and (
-            record.get("kind", RUN) != kind or all(name in record for name in _REQUIRED)
-        )
-        if record is None or not whole:
+        ours = record is not None and record.get("kind", RUN) == kind
+        if record is None or (ours and not record.keys() >= _REQUIRED):
             problems.append(f"{where}: not a whole result line; kept, but not counted.")
-        elif record.get("kind", RUN) == kind:
+        elif ours:
             runs.setdefault((record["run_id"], platform(record)), record)
     return list(runs.values()), problems
 
@@ -90,12 +86,6 @@ def _lines(folder: Path) -> Iterator[tuple[str, Record | None]]:
                 yield f"{path}:{number}", record if isinstance(record, dict) else None
 
 
-def strict(value: Any) -> Any:
-    """The same value in strict JSON: what is not finite (a diverged loss) becomes null."""
-    if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def strict(record: Record) -> Record:
+    """The same in strict JSON: what is not finite (a diverged loss) becomes null."""
+    return json.loads(json.dumps(record), parse_constant=lambda _: None)

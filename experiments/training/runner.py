@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options
-from experiments.config.run import Run
+from experiments.config.run import FIELDS, Run
 from experiments.datasets import arrays
 from experiments.datasets.source import Dataset
 from experiments.training import loop, processes, provenance, result_lines, weights
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.resolve import resolve
-from experiments.training.spec import spec_of
 from experiments.training.stop import StopRequest
 from experiments.training.train import train
 from experiments.training.variants import gradients_per_step
@@ -30,22 +29,24 @@ SECONDS_BETWEEN_LINES = 60.0  # of the progress, where nobody watches
 @contextlib.contextmanager
 def workdir_lock(workdir: Path) -> Iterator[None]:
     """Holds `workdir` for this process; a second one is refused at once."""
+    lock = filelock.FileLock(workdir / ".lock", blocking=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(workdir / ".lock", blocking=False):
-            yield
+        lock.acquire()
     except filelock.Timeout as error:
         raise ConfigError(
             f"workdir {str(workdir)!r} is in use by another process; wait for it, or give another "
             "with --workdir."
         ) from error
     except OSError as error:
-        if error.filename is None or workdir not in (p := Path(error.filename), *p.parents):
-            raise
         raise ConfigError(
             f"workdir {str(workdir)!r} cannot be written ({error.strerror}); give another with "
             "--workdir."
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run_all(
@@ -70,27 +71,24 @@ def run_all(
         lock = workdir_lock(options.workdir)
         processes.from_leader(lambda: stack.enter_context(lock))
         names = dict.fromkeys(run.dataset for run in runs)
-        datasets = processes.all_succeed(
-            lambda: {name: arrays.load(name, options.data_dir) for name in names}
-        )
+        datasets = {name: arrays.load(name, options.data_dir) for name in names}
         for run in runs:  # refuse a bad one before the first run
             arrays.sizes(datasets[run.dataset], run)
             loop.make_mesh(run.devices)
         ids = [run.run_id(datasets[run.dataset].fingerprint) for run in runs]
-        processes.check_same("what they run", ids)
+        if any(other != ids for other in processes.exchange(ids)):
+            raise ConfigError(
+                "the processes differ in what they run: start all of them with the same options, "
+                "on the same copy of the data."
+            )
         checkpoints = options.workdir / "checkpoints"
-        checkpoints = checkpoints if kind == result_lines.RUN else checkpoints / kind
         finished = processes.from_leader(lambda: _finished(options.workdir, kind, checkpoints))
         todo = {i: run for i, run in zip(ids, runs, strict=True) if i not in finished}
         if len(todo) < len(set(ids)) and processes.leads():
             print(f"{len(set(ids)) - len(todo)} of {len(set(ids))} runs are finished already.")
-        bar = _progress(sum(gradients(run, datasets[run.dataset]) for run in todo.values()))
-        with bar:
+        with _progress(todo.values(), datasets) as bar:
             for run_id, run in todo.items():
-                bar.set_description(name_of(run.as_json()), refresh=sys.stderr.isatty())
-                keep = None
-                if keep_every is not None:
-                    keep = weights.keeper(options.workdir, run_id, keep_every, run.epochs)
+                bar.set_description(name_of(run.as_json()), refresh=False)
                 saved = Checkpoints(checkpoints / run_id, options.checkpoint_seconds)
                 prepared = arrays.prepare(datasets[run.dataset], run)
                 summary = train(
@@ -100,39 +98,34 @@ def run_all(
                     checkpoints=saved,
                     progress=bar.update,
                     stop=stop,
-                    keep=keep,
+                    keep=weights.keeper(options.workdir, run_id, keep_every, run.epochs),
                 )
                 record = {"kind": kind, "run_id": run_id, **run.as_json(), **summary}
                 finished[run_id] = record | _origin(prepared, loop_name)
                 if processes.leads():
                     result_lines.append(options.workdir, finished[run_id])
-                    say = bar.write if sys.stderr.isatty() else print
-                    say(sentence(finished[run_id]), file=sys.stderr)
+                    bar.write(sentence(finished[run_id]))
                 saved.remove()
     return [finished[i] for i in ids]
 
 
-def gradients(run: Run, dataset: Dataset) -> float:
-    """Gradient evaluations of one run, the unit of cost: SGD's step costs one, SAM's two.
+def _progress(runs: Collection[Run], datasets: dict[str, Dataset]) -> tqdm:
+    """A bar with rate and time left on a terminal, a line now and then elsewhere.
 
-    One rate holds for all methods, so that the time left is honest.
+    It counts gradients, of which SGD's step takes one and SAM's two: one rate holds for all.
     """
-    steps = spec_of(run, dataset).steps(arrays.sizes(dataset, run)[0])
-    return run.epochs * steps * gradients_per_step(run.method, run.variant)
-
-
-def _progress(total: float) -> tqdm:
-    """A bar with rate and time left on a terminal, a line now and then elsewhere."""
-    watched = sys.stderr.isatty()
+    total, between = 0.0, 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+    for run in runs:
+        steps = arrays.sizes(datasets[run.dataset], run)[0] // run.batch_size * run.epochs
+        total += steps * gradients_per_step(run.method, run.variant)
     return tqdm(
         total=total,
         unit="grad",
-        disable=not processes.leads() or total == 0,
-        mininterval=0.1 if watched else SECONDS_BETWEEN_LINES,
-        delay=0.0 if watched else SECONDS_BETWEEN_LINES,
+        disable=not processes.leads() or not runs,
+        mininterval=between,
         maxinterval=SECONDS_BETWEEN_LINES,
-        dynamic_ncols=watched,
-        leave=watched,
+        delay=between,
+        leave=False,
     )
 
 
@@ -165,14 +158,11 @@ def _finished(workdir: Path, kind: str, checkpoints: Path) -> dict[str, dict[str
 
 def name_of(run: dict[str, Any]) -> str:
     """What a run, as JSON, is called: what tells it from the others of a comparison."""
-    alone, base = run["method"] == "sgd", run.get("optimizer", "sgd")
-    words = [run["dataset"], run["model"], base if alone else run["method"]]
-    if not alone:
-        words += [f"on {base}"] * (base != "sgd")
-        words += [run["variant"]] * (run.get("variant", "exact") != "exact")
-        words.append(f"rho {run['rho']:g}")
-    words += [run["parameterization"]] * (run.get("parameterization", "as is") != "as is")
-    words += [f"noise {100 * run['label_noise']:g}%"] * (run["label_noise"] > 0)
+    words = [run["dataset"], run["model"], run["method"]]
+    for name in ("optimizer", "variant", "rho", "parameterization", "label_noise"):
+        value = run.get(name, FIELDS[name].default)  # an older line may not have it
+        if value not in (FIELDS[name].default, 0.0):
+            words.append(f"{name.replace('_', ' ')} {value}")
     return " ".join([*words, f"seed {run['seed']}"])
 
 

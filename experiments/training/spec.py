@@ -4,9 +4,8 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from experiments.config.run import NUMBERS, Run
+from experiments.config.run import Run
 from experiments.datasets.source import Dataset, source
 
 # The mesh axis over which the batch is cut.
@@ -34,8 +33,6 @@ class StepSpec:
 
     model: ModelSpec
     run: Run  # the fields that are compiled into a step; the others are None
-    # Images of this step, where they are fewer than the others have.
-    images: int | None = None
     # Whether this step perturbs, where the host decides; None: decided in the program.
     perturb: bool | None = None
 
@@ -48,23 +45,6 @@ class StepSpec:
     def local_batch(self) -> int:
         """Images that a device sees in a step."""
         return self.run.batch_size // self.run.devices
-
-    @property
-    def keeps_partial(self) -> bool:
-        """Whether the images that fill no batch make a last, smaller one, as in the script."""
-        return self.run.recipe == "script"
-
-    def steps(self, images: int) -> int:
-        """Steps of an epoch of so many images."""
-        whole, rest = divmod(images, self.run.batch_size)
-        return whole + (self.keeps_partial and rest > 0)
-
-    def at(self, step: int, images: int) -> "StepSpec":
-        """The spec of a step of such an epoch."""
-        rest = images % self.run.batch_size
-        if not self.keeps_partial or not rest or (step + 1) % self.steps(images):
-            return self
-        return dataclasses.replace(self, images=rest)
 
 
 # Numbers that a compiled step takes as arguments: those of the run, and "total_steps".
@@ -99,14 +79,3 @@ def model_spec(run: Run, dataset: Dataset) -> ModelSpec:
         norm_axis=AXIS if run.devices > 1 and run.batch_norm == "averaged" else None,
         parameterization=run.parameterization,
     )
-
-
-def spec_of(run: Run, dataset: Dataset) -> StepSpec:
-    """The static half of a resolved run."""
-    return StepSpec(model_spec(run, dataset), run.program())
-
-
-def hyper_of(run: Run, total_steps: int) -> Hyper:
-    """The traced half of a run."""
-    values = {name: getattr(run, name) for name in NUMBERS} | {"total_steps": total_steps}
-    return {name: jnp.float32(value) for name, value in values.items()}

@@ -6,8 +6,8 @@ resumes from a stored state goes on exactly as if it had never stopped. On sever
 its own share of the images, with an order and an augmentation of its own.
 """
 
-import contextlib
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from flax import nnx
 import asam_jax
 from experiments import models
 from experiments.datasets import augmentation
-from experiments.training import optimizers, parameterization, reused_direction, variants
+from experiments.training import optimizers, parameterization, variants
 from experiments.training.spec import Hyper, ModelSpec, StepSpec, TrainState
 
 # Names of the independent streams of random numbers that a seed opens.
@@ -28,7 +28,7 @@ def init(spec: ModelSpec, seed: jax.Array, optimizer: str = "sgd") -> TrainState
     """Fresh parameters and an empty momentum; what a variant remembers is `variants.init`'s."""
     key = _stream(seed, _INIT)
     _, params, rest = nnx.split(_create(spec, nnx.Rngs(key)), nnx.Param, ...)
-    params = parameterization.coordinates(spec.parameterization, params)
+    params = parameterization.over(spec.parameterization, params, 1)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=params,
@@ -43,35 +43,30 @@ def init(spec: ModelSpec, seed: jax.Array, optimizer: str = "sgd") -> TrainState
 
 
 def epoch_order(spec: StepSpec, seed: jax.Array, epoch: jax.Array, count: int) -> jax.Array:
-    """The device's images in an epoch's order.
-
-    The remainder that fills no batch sits out, but in the authors' script.
-    """
+    """The device's images in an epoch's order; the remainder that fills no batch sits out."""
     key = _device_key(spec, jax.random.fold_in(_stream(seed, _ORDER), epoch))
-    order = jax.random.permutation(key, count)
-    return order if spec.keeps_partial else order[: count // spec.local_batch * spec.local_batch]
+    return jax.random.permutation(key, count)[: count // spec.local_batch * spec.local_batch]
 
 
 def train_step(
     spec: StepSpec, state: TrainState, order: jax.Array, images, labels, hyper: Hyper
 ) -> tuple[TrainState, jax.Array]:
     """One step of SGD, SAM or ASAM on the state's next batch; returns its loss, too."""
-    with precision(spec.model):
-        return _train_step(spec, state, order, images, labels, hyper)
-
-
-def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper):
     position, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
     loss_fn = _loss_fn(spec, hyper)
     hyper = variants.at_step(spec, hyper, state.step)
-    subset = spec.local_batch // variants.VARIANTS[spec.run.variant].subset
+    variant = variants.VARIANTS[spec.run.variant]
+    subset = spec.local_batch // variant.subset
+    perturb = spec.perturb
+    if perturb is None:
+        perturb = variant.perturbs(state.step, hyper["total_steps"])
     (loss, (rest, correct)), grads, memory = variants.gradient(
         spec,
         state,
         hyper,
         functools.partial(loss_fn, images_BxHxWxC, labels_B),
         functools.partial(loss_fn, images_BxHxWxC[:subset], labels_B[:subset]),
-        perturbs(spec, state, state.step, hyper) if spec.perturb is None else spec.perturb,
+        perturb,
     )
     scheduled = state.step - position if spec.run.recipe == "script" else state.step
     base = optimizers.base(
@@ -81,7 +76,7 @@ def _train_step(spec: StepSpec, state: TrainState, order, images, labels, hyper:
         hyper["weight_decay"],
         nesterov=spec.run.nesterov,
     )
-    grads = parameterization.for_sgd(spec.model.parameterization, grads)
+    grads = parameterization.over(spec.model.parameterization, grads, 2)
     updates, opt_state = base.update(grads, state.opt_state, state.params)
     rest, correct = _over_devices(spec, rest, correct)
     first = position == 0
@@ -104,52 +99,28 @@ def profile(
     """What the loss of the state's next batch rises by at each radius, in the step's own terms."""
     _, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
     loss_fn = _loss_fn(spec, hyper)
-    with precision(spec.model):
-        return asam_jax.radius_profile(
-            lambda params, batch: loss_fn(batch[0], batch[1], params, state.rest)[0],
-            operator=variants.operator_of(spec.run),
-            p=spec.run.p,
-        )(state.params, (images_BxHxWxC, labels_B), radii)
+    return asam_jax.radius_profile(
+        lambda params, batch: loss_fn(batch[0], batch[1], params, state.rest)[0],
+        operator=variants.operator_of(spec.run),
+        p=spec.run.p,
+    )(state.params, (images_BxHxWxC, labels_B), radii)
 
 
 def learning_rate(spec: StepSpec, hyper: Hyper, progress: jax.Array) -> jax.Array:
     """The cosine from the largest to 0 over the training, behind a linear rise from 0 if any."""
-    warmup = spec.run.warmup
-    if not warmup:
-        return hyper["lr"] * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    fallen = jnp.maximum(progress - warmup, 0.0) / (1 - warmup)
-    risen = jnp.minimum(progress / warmup, 1.0)
-    return hyper["lr"] * risen * (0.5 * (1 + jnp.cos(jnp.pi * fallen)))
+    # In shares of the training, so that its length compiles nothing anew.
+    schedule: Any = optax.cosine_decay_schedule(1.0, 1)
+    if spec.run.warmup:
+        schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, cast(int, spec.run.warmup), 1)
+    return hyper["lr"] * schedule(progress)
 
 
-def perturbs(spec: StepSpec, state: TrainState, number, hyper: Hyper):
-    """Whether the step of that number takes a second gradient; a bool or a scalar array."""
-    variant = variants.VARIANTS[spec.run.variant]
-    if variant.reuses_direction:
-        return reused_direction.perturbs(state.memory, hyper["weight"])
-    return variant.perturbs(number, hyper["total_steps"])
-
-
-def evaluate(
-    spec: ModelSpec, params, rest, images, labels, *, train: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count.
-
-    With `train` BatchNorm normalises by these images' own statistics, which nobody keeps.
-    """
-    model = _merge(spec, params, rest, train=train)
+def evaluate(spec: ModelSpec, params, rest, images, labels) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count."""
     inputs = augmentation.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
-    with precision(spec):
-        logits = model(inputs).astype(jnp.float32)
+    logits, _ = _forward(spec, params, rest, inputs, train=False)
     losses = _cross_entropy(logits, jnp.maximum(labels, 0), jnp.float32(0))
     return jnp.sum(jnp.where(labels >= 0, losses, 0.0)), _correct(logits, labels)
-
-
-def precision(spec: ModelSpec) -> contextlib.AbstractContextManager:
-    """What the network is traced under; by default as JAX is set."""
-    if spec.precision == "default":
-        return contextlib.nullcontext()
-    return jax.default_matmul_precision(spec.precision)
 
 
 # One compilation for each spec, whoever calls.
@@ -158,32 +129,37 @@ jitted_init = jax.jit(init, static_argnames=("spec", "optimizer"))
 
 def _batch(spec: StepSpec, state: TrainState, order, images, labels):
     """The step's place in its epoch, its prepared images and their labels."""
-    per_epoch = -(-order.shape[0] // spec.local_batch)
-    position = state.step % per_epoch
-    size = spec.images or spec.local_batch
-    index_B = jax.lax.dynamic_slice_in_dim(order, position * spec.local_batch, size)
-    return position, _prepare(spec, images[index_B], state.seed, state.step), labels[index_B]
+    position = state.step % (order.shape[0] // spec.local_batch)
+    start = position * spec.local_batch
+    index_B = jax.lax.dynamic_slice_in_dim(order, start, spec.local_batch)
+    images_BxHxWxC, model = images[index_B], spec.model
+    if spec.run.augment:
+        key = _device_key(spec, jax.random.fold_in(_stream(state.seed, _AUGMENT), state.step))
+        how: dict[str, Any] = dict(pad=4, flip=True, cutout=spec.run.cutout)
+        images_BxHxWxC = augmentation.augment(key, images_BxHxWxC, **how)
+    dtype = jnp.dtype(model.dtype)
+    prepared = augmentation.normalize(images_BxHxWxC, model.mean, model.std, dtype)
+    return position, prepared, labels[index_B]
 
 
 def _loss_fn(spec: StepSpec, hyper: Hyper):
     """(images, labels, params, rest) -> loss, (rest after the pass, how many are right)."""
 
     def loss_fn(images, labels, params, rest):
-        model = _merge(spec.model, params, rest, train=True)
-        logits = model(images).astype(jnp.float32)
+        logits, new_rest = _forward(spec.model, params, rest, images, train=True)
         loss = jnp.mean(_cross_entropy(logits, labels, hyper["label_smoothing"]))
-        _, _, new_rest = nnx.split(model, nnx.Param, ...)
         return loss, (new_rest, _correct(logits, labels))
 
     return loss_fn
 
 
-def _prepare(spec: StepSpec, images, seed, step):
-    if spec.run.augment:
-        key = _device_key(spec, jax.random.fold_in(_stream(seed, _AUGMENT), step))
-        images = augmentation.augment(key, images, pad=4, flip=True, cutout=spec.run.cutout)
-    model = spec.model
-    return augmentation.normalize(images, model.mean, model.std, jnp.dtype(model.dtype))
+def _forward(spec: ModelSpec, params, rest, inputs, *, train: bool) -> tuple[jax.Array, Any]:
+    """Logits in float32, whatever the network computes in, and the rest after the pass."""
+    weights = parameterization.weights(spec.parameterization, params)
+    network = nnx.merge(_graphdef(spec, train=train), weights, rest, copy=True)
+    with jax.default_matmul_precision(spec.precision):
+        logits = network(inputs).astype(jnp.float32)
+    return logits, nnx.split(network, nnx.Param, ...)[2]
 
 
 def _stream(seed, name: int) -> jax.Array:
@@ -226,12 +202,6 @@ def _create(spec: ModelSpec, rngs: nnx.Rngs) -> nnx.Module:
         rngs=rngs,
         dtype=jnp.dtype(spec.dtype),
     )
-
-
-def _merge(spec: ModelSpec, params, rest, *, train: bool) -> nnx.Module:
-    """The network with its arrays, in one mode."""
-    weights = parameterization.weights(spec.parameterization, params)
-    return nnx.merge(_graphdef(spec, train=train), weights, rest, copy=True)
 
 
 @functools.lru_cache

@@ -33,18 +33,13 @@ class StopRequest:
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:
         """Turns the first SIGTERM or SIGINT into a request; a second one acts as usual."""
-        # A handler that was not installed from Python reads as None.
-        previous = {
-            number: signal.getsignal(number) or signal.SIG_DFL
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
 
         def remember(number, frame):
             self._signal = number
             signal.signal(number, previous[number])
 
-        for number in previous:
-            signal.signal(number, remember)
+        asking = (signal.SIGTERM, signal.SIGINT)
+        previous = {number: signal.signal(number, remember) for number in asking}
         try:
             yield
         finally:

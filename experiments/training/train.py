@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.config.run import Run
 from experiments.datasets.source import Dataset
-from experiments.training import processes, radius_rule, reused_direction, weight_noise
+from experiments.training import processes, radius_rule, weight_noise
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.loop import Loop
 from experiments.training.spec import TrainState
@@ -26,7 +26,7 @@ def train(
     checkpoints: Checkpoints,
     progress: Callable[[float], Any],
     stop: StopRequest,
-    keep: Callable[[int, TrainState], None] | None = None,
+    keep: Callable[[int, TrainState], None],
 ) -> dict[str, Any]:
     """Trains a resolved run and returns what it came to.
 
@@ -40,7 +40,6 @@ def train(
     """
     loop = Loop(run, dataset, loop_name)
     per_epoch = loop.steps_per_epoch
-    seen = min(per_epoch * run.batch_size, len(dataset.train_labels))
     state: TrainState = loop.init()
     step, history, seconds_before, rho = 0, [], 0.0, run.rho
     found = checkpoints.restore(state)
@@ -53,7 +52,7 @@ def train(
     started = time.monotonic()
 
     def stored_history():
-        seconds = seconds_before + time.monotonic() - started
+        seconds = round(seconds_before + time.monotonic() - started, 2)
         return {"epochs": history, "seconds": seconds} | ({"rho": rho} if ruled else {})
 
     for epoch in range(len(history), run.epochs):
@@ -70,17 +69,10 @@ def train(
             if pending:
                 raise pending
         tested = (epoch + 1) % run.test_every == 0 or epoch + 1 == run.epochs
-        record = _epoch_record(loop, state, seen, tested)
+        record = _epoch_record(loop, state, per_epoch * run.batch_size, tested)
         history.append(record | {"rho": round(rho, 5)} if ruled else record)
-        if keep is not None:
-            keep(epoch + 1, state)
-    summary = _summary(state, history, stored_history()["seconds"])
-    if run.weight_noise:
-        summary["weight_noise_accuracy"] = weight_noise.accuracies(loop, state, run.weight_noise)
-    if ruled:
-        cost += radius_rule.cost(run) / step
-        summary["gradients_per_step"] = round(summary.get("gradients_per_step", cost), 4)
-    return summary
+        keep(epoch + 1, state)
+    return _summary(run, loop, state, history) | {"wall_seconds": stored_history()["seconds"]}
 
 
 def _epoch_record(loop: Loop, state: TrainState, seen: int, tested: bool) -> dict[str, Any]:
@@ -96,23 +88,21 @@ def _epoch_record(loop: Loop, state: TrainState, seen: int, tested: bool) -> dic
     return record if tested else record | {"test_loss": None, "test_accuracy": None}
 
 
-def _summary(state: TrainState, history: list[dict], seconds: float) -> dict[str, Any]:
+def _summary(run: Run, loop: Loop, state: TrainState, history: list[dict]) -> dict[str, Any]:
     epochs = {name: [row[name] for row in history] for name in history[0]}
-    cost = reused_direction.gradients_per_step(state.memory, state.step)
-    measured = {} if cost is None else {"gradients_per_step": float(cost)}
-    return {
+    digest = hashlib.sha256()  # of all parameters' bytes, leaf by leaf in tree order
+    for leaf in jax.tree.leaves(state.params):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    summary: dict[str, Any] = {
         "test_accuracy_final": epochs["test_accuracy"][-1],
         "test_accuracy_max": max(a for a in epochs["test_accuracy"] if a is not None),
-        "params_sha256": sha256(state.params),
-        "wall_seconds": round(seconds, 2),
+        "params_sha256": digest.hexdigest(),
         "metrics": epochs,
-        **measured,
     }
-
-
-def sha256(params) -> str:
-    """The digest of all parameters' bytes, leaf by leaf in tree order."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+    if run.weight_noise:
+        summary["weight_noise_accuracy"] = weight_noise.accuracies(loop, state, run.weight_noise)
+    if run.radius_rule != "fixed":
+        chosen = radius_rule.cost(run) / int(state.step)
+        cost = gradients_per_step(run.method, run.variant) + chosen
+        summary["gradients_per_step"] = round(cost, 4)
+    return summary

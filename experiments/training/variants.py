@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 
 import asam_jax
-from experiments.training import reused_direction
 from experiments.training.spec import Hyper, StepSpec, TrainState
 
 
@@ -23,9 +22,7 @@ class Variant:
     text: str
     every: int = 1  # perturbs at every so many steps
     during: tuple[float, float] = (0.0, 1.0)  # and in this share of the training only
-    reuses_direction: bool = False  # perturbs along the last direction for as long as that is good
     subset: int = 1  # perturbs along the gradient of 1 / subset of the batch
-    steady: float | None = None  # decay of the average of the first gradients
     remembers: float | None = None  # decay of the average of last gradients, alone or with a subset
     contrast: float = 0.0  # how much of the momentum is taken away from the direction
     momentum: int = 0  # one gradient a step, along sign * the optimizer's momentum
@@ -65,12 +62,10 @@ VARIANTS = {
     "late": Variant("perturbs in the last quarter", during=_LATE),
     "early4": Variant("perturbs at every 4th step of the first quarter", every=4, during=_EARLY),
     "late4": Variant("perturbs at every 4th step of the last quarter", every=4, during=_LATE),
-    "stale": Variant("along an old direction, anew at a low cosine", reuses_direction=True),
     "look4": Variant("LookSAM, k = 4", every=4, descent=_LOOK),
     "look16": Variant("LookSAM, k = 16", every=16, descent=_LOOK),
     "part4": Variant("along the gradient of 1/4 of the batch", subset=4),
     "part16": Variant("along the gradient of 1/16 of the batch", subset=16),
-    "part16-steady": Variant("along 1/16 of the batch, averaged", subset=16, steady=0.5),
     "part16-last": Variant(
         "along 1/16 of the batch plus the last gradient", subset=16, remembers=0.0
     ),
@@ -105,12 +100,8 @@ def gradients_per_step(method: str, variant: str = EXACT) -> float:
 def init(spec: StepSpec, params: Any) -> Any:
     """What a variant remembers from step to step; nothing for most."""
     variant = VARIANTS[spec.run.variant]
-    if variant.reuses_direction:
-        return reused_direction.init(params)
     if variant.remembers is not None:
         return asam_jax.remember(variant.remembers).init(params)
-    if variant.steady is not None:
-        return _steady(variant.steady).init(params)
     if spec.run.variant == EXACT or variant.one_gradient or variant.subset > 1 or variant.budget:
         return ()
     return _transformation(spec, variant, 0.0, 0.0).init(params)
@@ -142,15 +133,11 @@ def gradient(
     if run.recipe == "script" and run.method != "sgd":
         return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
-        return *_exact(spec, loss_fn, rho)(state.params, state.rest), state.memory
-    if variant.reuses_direction:
-        return reused_direction.gradient(
-            state.memory,
-            state.params,
-            lambda params: loss_fn(params, state.rest),
-            lambda grads: asam_jax.perturbation(state.params, grads, **_region(spec, rho)),
-            perturb,
-        )
+        axis = spec.axis_name
+        region: dict[str, Any] = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
+        region |= dict(axis_name=axis, perturb_axis_name=axis if run.perturb == "all" else None)
+        step_gradient = asam_jax.value_and_grad(loss_fn, has_aux=True, **region)
+        return *step_gradient(state.params, state.rest), state.memory
     if variant.budget:
         return *_within_budget(spec, state, hyper, loss_fn), state.memory
     if variant.one_gradient or variant.subset > 1:
@@ -180,27 +167,12 @@ def _region(spec: StepSpec, rho) -> dict[str, Any]:
     return dict(rho=rho, operator=operator_of(spec.run), p=spec.run.p)
 
 
-def _exact(spec: StepSpec, loss_fn: LossFn, rho: jax.Array) -> Callable[..., Any]:
-    axis = spec.axis_name
-    if spec.run.method == "sgd":
-        return asam_jax.value_and_grad(loss_fn, rho=0.0, has_aux=True, axis_name=axis)
-    return asam_jax.value_and_grad(
-        loss_fn,
-        **_region(spec, rho),
-        has_aux=True,
-        axis_name=axis,
-        perturb_axis_name=axis if spec.run.perturb == "all" else None,
-    )
-
-
 def _with_both_statistics(spec: StepSpec, state: TrainState, rho, loss_fn: LossFn):
-    """As `_exact`, but BatchNorm's statistics move in both passes, as in the authors' script."""
-    (loss, (rest, correct)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params, state.rest
-    )
+    """The exact step, but BatchNorm's statistics move in both passes, as in the authors' script."""
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (rest, correct)), grads = gradient(state.params, state.rest)
     eps = asam_jax.perturbation(state.params, grads, **_region(spec, rho))
-    at = jax.tree.map(jnp.add, state.params, eps)
-    grads, (rest, _) = jax.grad(loss_fn, has_aux=True)(at, rest)
+    (_, (rest, _)), grads = gradient(jax.tree.map(jnp.add, state.params, eps), rest)
     return (loss, (rest, correct)), grads
 
 
@@ -219,19 +191,26 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
     memory: Any = state.memory
     if variant.subset > 1:
         direction = jax.grad(subset_fn, has_aux=True)(state.params, state.rest)[0]
-        if variant.steady is not None:
-            direction, memory = _steady(variant.steady).update(direction, memory)
         if variant.remembers is not None:
             direction = jax.tree.map(jnp.add, direction, memory.direction)
-        source = (asam_jax.typing.RememberState(direction), state.opt_state)
+    elif variant.momentum:
+        direction = optax.tree.scale(variant.momentum, _momentum(state.opt_state))
     else:
-        source = (memory, state.opt_state)
-    how: dict[str, Any] = dict(sign=variant.momentum or 1, contrast=variant.contrast)
-    at = asam_jax.momentum_ascent(state.params, source, **_region(spec, rho), **how)
+        direction = memory.direction
+    if variant.contrast:
+        share = -variant.contrast
+        direction = optax.tree.add_scale(direction, share, _momentum(state.opt_state))
+    at = asam_jax.momentum_ascent(state.params, direction, **_region(spec, rho))
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
     return result, grads, memory
+
+
+def _momentum(opt_state: Any) -> Any:
+    """SGD's momentum, or else the mean of gradients that Adam keeps."""
+    trace = optax.tree.get(opt_state, "trace")
+    return optax.tree.get(opt_state, "mu") if trace is None else trace
 
 
 def _transformation(spec: StepSpec, variant: Variant, rho, weight):
@@ -242,8 +221,3 @@ def _transformation(spec: StepSpec, variant: Variant, rho, weight):
         ascent=asam_jax.friendly_ascent() if variant.friendly else None,
         descent=variant.descent(weight) if variant.descent else None,
     )
-
-
-def _steady(decay: float) -> optax.GradientTransformation:
-    # eps does not depend on the direction's length, so its bias needs no correction.
-    return optax.ema(decay, debias=False)
