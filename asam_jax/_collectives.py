@@ -33,8 +33,8 @@ def check_names(
     both = [axis for axis in sharded if axis in axes]
     if both:
         raise ValueError(
-            f"sharded_axis_name and axis_name both hold {both}: over an axis, the gradient is "
-            "either averaged or of each device's own parameters. Leave it out of one of them."
+            f"sharded_axis_name and axis_name both hold {both}: the gradient is either averaged "
+            "or of each device's own parameters. Leave it out of one of them."
         )
     return axes, shared, sharded
 
@@ -47,8 +47,7 @@ def check_mapped(name: str, axes: Axes) -> None:
         except NameError as error:
             raise ValueError(
                 f"{name}: {axis!r} is not a mapped axis here; call inside jax.pmap, jax.vmap or "
-                f"jax.shard_map with that axis, or leave {name} out. Under jit with sharded arrays "
-                "no axis is named."
+                f"jax.shard_map with that axis, or leave {name} out, as under jit."
             ) from error
 
 

@@ -117,9 +117,8 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
         m = decay * m + (1 - decay) * g
         direction = g - sigma * m
 
-    where m, from 0, estimates the gradient of the whole training set; it is the state, an
-    `optax.EmaState`. For `sharpness_aware(ascent=...)`. The published code subtracts the m of the
-    previous steps, and its sigma is sigma / (decay + sigma (1 - decay)) here.
+    where m, from 0, estimates the gradient of the whole training set. It is the state, an
+    `optax.EmaState`. The published code's sigma is sigma / (decay + sigma (1 - decay)) here.
 
     Args:
       sigma: how much of m is subtracted, at least 0; may be traced. 0 is ASAM.

@@ -97,9 +97,7 @@ def sharpness(
       A function of (params, batch) that returns a scalar in the loss's units; float32, or the
       loss's dtype where that is wider.
 
-    Raises:
-      ValueError, TypeError: as `perturbation`; if steps < 1; when called, if m does not divide the
-        batch, or loss_fn returns no real scalar.
+    Errors are those of `perturbation`; a ValueError if m does not divide the batch.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ w)

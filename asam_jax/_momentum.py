@@ -35,9 +35,7 @@ def remember(decay: Scalar = 0.0) -> optax.GradientTransformation:
     def init_fn(params: PyTree) -> RememberState:
         return RememberState(direction=optax.tree.zeros_like(params))
 
-    def update_fn(
-        updates: PyTree, state: Any, params: PyTree | None = None
-    ) -> tuple[PyTree, RememberState]:
+    def update_fn(updates: PyTree, state: Any, params: Any = None) -> tuple[PyTree, RememberState]:
         del params
         weight = jnp.asarray(decay)
         shrunk = jax.tree.map(lambda m: m * weight.astype(m.dtype), state.direction)
@@ -62,8 +60,7 @@ def momentum_ascent(
 
         w + perturbation(w, momentum, rho=rho, operator=operator, p=p)
 
-    Take the gradient there and update w with it. Loss, auxiliary output and BatchNorm statistics
-    are then those at w + eps. On several devices average the gradient before update, as for SGD.
+    Take the gradient there and update w with it. Loss and statistics are those at w + eps.
 
     Args:
       params: w, the parameters that update changes.

@@ -13,9 +13,8 @@ from asam_jax._leaf_rules import flax_filter_axes, not_bias
 from asam_jax.typing import FilterAxes, KeyPath, LayerAxes, LeafPredicate, Operator, PyTree, Scalar
 
 
-def _none(path: KeyPath, leaf: Any) -> None:
+def _none(*_: Any) -> None:
     """The rule that holds for no leaf."""
-    del path, leaf
 
 
 def _refuse_count(params: PyTree) -> None:
@@ -173,7 +172,11 @@ class _Masked:
                 "jax.tree.map(lambda label: label == 'train', mask)."
             )
         static = lambda f: bool(f) if isinstance(f, np.bool_) else f  # noqa: E731
-        flags = jax.tree.map(lambda f, part: jax.tree.map(lambda _: static(f), part), mask, params)
+        spread = lambda f, part: jax.tree.map(lambda _: static(f), part)  # noqa: E731
+        try:
+            flags = jax.tree.map(spread, mask, params)
+        except ValueError as error:
+            raise ValueError("mask must have the structure of params or of a prefix.") from error
         inner = trained(self.operator, params)
         return flags if inner is None else jax.tree.map(lambda a, b: a & b, flags, inner)
 

@@ -53,9 +53,8 @@ def perturbation(
       eps: a tree of params' structure, shapes and dtypes.
 
     Raises:
-      ValueError: if rho < 0 or p < 1, structures or shapes differ, or `sharded_axis_name` is used
-        where types do not tell what varies.
-      TypeError: if a leaf of params is not real floating point, or p is traced.
+      ValueError, TypeError: if rho < 0, p < 1 or traced, the trees differ, a leaf is not real
+        floating point, or `sharded_axis_name` is used where types do not tell what varies.
 
     >>> import asam_jax, jax.numpy as jnp, numpy as np
     >>> w, g = jnp.array([2.0, -1.0]), jnp.array([2.0, 3.0])

@@ -152,13 +152,10 @@ def radius_at(profile: RadiusProfile, radii: Any, rise: Scalar, default: Scalar)
 
     Args:
       profile: what `radius_profile` measured at these radii.
-      radii: those radii, of shape [R], increasing, above 0; a factor of two apart is fine enough.
+      radii: those radii, of shape [R], increasing, above 0, else a ValueError.
       rise: the target, above 0, in the loss's units: a share of `profile.loss`, say.
       default: the result where loss, slope or all increases are not finite: in training, the
         present radius.
-
-    Raises:
-      ValueError: if radii are not those of the profile or do not increase from above 0.
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x) * jnp.sum(w**2)

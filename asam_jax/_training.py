@@ -147,6 +147,7 @@ def value_and_grad(
     axes, shared, _ = _collectives.check_names(axis_name, perturb_axis_name, sharded_axis_name)
     skips = isinstance(rho, (int, float)) and rho == 0
     both = jax.value_and_grad(loss_fn, has_aux=has_aux)
+    region: Any = dict(rho=rho, operator=operator, p=p, sharded_axis_name=sharded_axis_name)
 
     @functools.wraps(loss_fn)
     def wrapped(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
@@ -155,14 +156,7 @@ def value_and_grad(
         w = _collectives.vary(params, axes)
 
         def at(grads: PyTree) -> PyTree:
-            eps = perturbation(
-                params,
-                _collectives.mean(grads, shared),
-                rho=rho,
-                operator=operator,
-                p=p,
-                sharded_axis_name=sharded_axis_name,
-            )
+            eps = perturbation(params, _collectives.mean(grads, shared), **region)
             return _collectives.vary(jax.tree.map(jnp.add, params, eps), axes)
 
         leaves, treedef = jax.tree.flatten((args, kwargs))

@@ -50,6 +50,7 @@ def sharpness_aware(
     leaves the states of `ascent` and `descent` as they were, so that training goes on where
     `optax.apply_if_finite(base, n)`, put behind this transformation, skips the step. Inside
     `optax.MultiSteps` only the last mini-batch would be seen at w + eps: accumulate inside grad_fn.
+    The state is a `typing.SharpnessAwareState`.
 
     Args:
       rho: the radius, a scalar of at least 0, or an optax schedule (update count -> radius). With
@@ -68,8 +69,6 @@ def sharpness_aware(
       perturb_axis_name: those of the axes over which the gradient that makes eps is averaged
         first. None: each device has its own eps; equal to axis_name: one eps for all.
       sharded_axis_name: mapped axes that parameters are sharded over. See `perturbation`.
-
-    Returns a transformation whose state is a `typing.SharpnessAwareState`.
 
     Raises:
       ValueError: as `perturbation`; if every < 1; in update, if grad_fn or params is missing, an
@@ -121,12 +120,15 @@ def sharpness_aware(
             perturb = False
         elif perturb is None:
             perturb = True if isinstance(every, int) and every == 1 else state.step % every == 0
-        result, ascent_state, descent_state = _collectives.either(
+        grads = _collectives.mean(updates, step.shared)
+        average = None if descent is None else _collectives.mean(grads, step.own_axes)
+        new, ascent_state = _collectives.either(
             perturb,
-            lambda: step.perturbed(updates, state, params, grad_fn),
-            lambda: step.unperturbed(updates, state, params),
+            lambda: step.perturbed(grads, state, params, grad_fn),
+            lambda: step.unperturbed(grads, average, state),
             (*step.axes, *step.sharded),
         )
+        result, descent_state = step.combined(perturb, average, new, state.descent, params)
         count = optax.safe_increment(state.step)
         return result, SharpnessAwareState(count, ascent_state, descent_state)
 
@@ -147,14 +149,14 @@ class _Step:
     sharded: _collectives.Axes
 
     def perturbed(
-        self, updates: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]
-    ) -> tuple[PyTree, Any, Any]:
+        self, grads: PyTree, state: Any, params: PyTree, grad_fn: Callable[[PyTree], PyTree]
+    ) -> tuple[PyTree, Any]:
         # The gradient that makes eps. Frozen entries are 0 in it: no rule or norm sees them.
         trained = _operators.trained(self.operator, params)
-        grads = _collectives.mean(_tree.where(trained, updates), self.shared)
-        direction, ascent_state = grads, state.ascent
+        direction, ascent_state = _tree.where(trained, grads), state.ascent
+        both = [direction]
         if self.ascent is not None:
-            direction, ascent_state = self.ascent.update(grads, state.ascent, params)
+            direction, ascent_state = self.ascent.update(direction, state.ascent, params)
         # The perturbation.
         radius: Any = self.rho(state.step) if callable(self.rho) else self.rho
         eps = perturbation(
@@ -167,29 +169,36 @@ class _Step:
         )
         # The gradient there.
         at = _collectives.vary(jax.tree.map(jnp.add, params, eps), self.axes)
-        new = _collectives.mean(_checks.like_updates(updates, grad_fn(at)), self.axes)
-        own = _tree.where(trained, new)
-        # The states, which take in no gradient that is not finite, and the rule for both gradients.
-        ascent_state = _tree.if_finite(ascent_state, state.ascent, (grads, own), self.sharded)
-        if self.descent is None:
-            return new, ascent_state, state.descent
-        grads = _collectives.mean(grads, self._own_axes)
-        result, descent_state = self.descent.perturbed(grads, own, state.descent, self.sharded)
-        descent_state = _tree.if_finite(descent_state, state.descent, (grads, own), self.sharded)
-        return _tree.where(trained, result, new), ascent_state, descent_state
+        new = _collectives.mean(_checks.like_updates(grads, grad_fn(at)), self.axes)
+        # The state, which takes in no gradient that is not finite.
+        both.append(_tree.where(trained, new))
+        return new, _tree.if_finite(ascent_state, state.ascent, both, self.sharded)
 
-    def unperturbed(self, updates: PyTree, state: Any, params: PyTree) -> tuple[PyTree, Any, Any]:
-        grads = _collectives.mean(updates, self.axes)
-        if self.descent is not None:
-            trained = _operators.trained(self.operator, params)
-            own = _tree.where(trained, grads)
-            result = self.descent.unperturbed(own, state.descent, self.sharded)
-            grads = _tree.where(trained, result, grads)
+    def unperturbed(self, grads: PyTree, average: PyTree, state: Any) -> tuple[PyTree, Any]:
+        average = _collectives.mean(grads, self.own_axes) if average is None else average
         # Where each device has its own eps, so is the type of the state, in both kinds of step.
-        return grads, _collectives.vary(state.ascent, self._own_axes), state.descent
+        return average, _collectives.vary(state.ascent, self.own_axes)
+
+    def combined(
+        self, perturb: Any, grads: PyTree, new: PyTree, state: PyTree, params: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        # By the rule for both gradients. In a condition of its own: XLA holds what one takes beside
+        # what it returns, and in the other also the activations.
+        if self.descent is None:
+            return new, state
+        descent, trained = self.descent, _operators.trained(self.operator, params)
+        both = _tree.where(trained, grads), _tree.where(trained, new)
+
+        def yes() -> tuple[PyTree, PyTree]:
+            result, after = descent.perturbed(*both, state, self.sharded)
+            return result, _tree.if_finite(after, state, both, self.sharded)
+
+        no = lambda: (descent.unperturbed(both[0], state, self.sharded), state)  # noqa: E731
+        result, state = _collectives.either(perturb, yes, no, self.sharded)
+        return _tree.where(trained, result, new), state
 
     @property
-    def _own_axes(self) -> _collectives.Axes:
+    def own_axes(self) -> _collectives.Axes:
         """The axes over which each device has its own eps."""
         return tuple(axis for axis in self.axes if axis not in self.shared)
 

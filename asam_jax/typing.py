@@ -56,11 +56,7 @@ class SharpnessAwareState(NamedTuple):
 
 
 class AlternatingState(NamedTuple):
-    """State of `alternating`.
-
-    Complete steps made; whether the parameters are w + eps now, and w if they are; the base's
-    state; and whether eps is finite. If it is not, it is 0, and base is given NaN next.
-    """
+    """State of `alternating`: complete steps; whether eps is added, and w; whether it is finite."""
 
     step: jax.typing.ArrayLike
     perturbed: jax.Array

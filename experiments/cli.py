@@ -26,8 +26,6 @@ ABOUT = """Reproduces the ASAM paper's tables and figures.
 Without a command: SGD, SAM and ASAM on the digits images of scikit-learn with 40% label noise,
 each at the radius that a validation split chose, on a network as it is and on the same network
 with its layers rescaled; five seeds, a table and a picture, in under two minutes on two cores."""
-# What pip calls a module that has another name than its package.
-_PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow"}
 
 
 def models(options: Options) -> None:
@@ -161,7 +159,6 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
     "figure2": ("sharpness and the generalization gap", "figures.figure2:run"),
     "figure3": ("trajectories on a two-parameter loss", "figures.figure3:run"),
     "figure4": ("accuracy over rho", "figures.figure4:run"),
-    "curvature": ("curvature of the networks of figure2", "figures.curvature:run"),
     "report": ("RESULTS.md from the result lines in a folder", report),
     "study": ("study NAME: a comparison with tuned settings", study),
     "benchmark": ("benchmark NAME: what a step costs", benchmark),
@@ -184,7 +181,7 @@ def _finish(options: Options, said: str) -> list[str]:
     parts = [
         *studies.sections(workdir),
         *language.sections(workdir),
-        *sections.sections(runs, workdir),
+        *sections.sections(runs),
         *figures.sections(workdir),
         *benchmarks.sections(workdir),
     ]
@@ -223,14 +220,6 @@ def main() -> None:
         return
     except ConfigError as error:
         said, code = f"error: {error}", 2
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing in ("", "asam_jax", "experiments"):
-            raise
-        package = _PACKAGES.get(missing, missing)
-        said = f"error: this command needs {package}, which is not installed; run pip install "
-        said += f"{package}, or pip install -e '.[experiments]' for all that any command needs."
-        code = 2
     except Stopped as stopped:
         said = f"Stopped by {stopped.reason}, with a checkpoint; the same command goes on."
         code = stopped.exit_code

@@ -59,7 +59,7 @@ def test_the_loop_that_trains_is_timed(tmp_path, capsys):
     loop.run(loop.Loop(run=run, images=32, rounds=1, workdir=tmp_path))
     assert "An epoch of 32 images takes" in capsys.readouterr().out
     (line,) = result_lines.read_kind(tmp_path, loop.KIND)
-    assert line["steps_per_epoch"] == 2 and line["images_per_second"] > 0
+    assert line["steps_per_epoch"] == 2 and line["epoch_seconds"] > 0
     (section,) = loop.sections(tmp_path)
     assert section.title == "Speed of the loop: mlp, asam, host, batch 16, float32"
 

@@ -57,7 +57,7 @@ def test_a_finished_run_is_not_run_again_and_the_report_is_of_lines_alone(traine
 
 def test_help_of_every_command():
     listed = ran("--help").stdout
-    names = "models train table1 table2 table3 report figure1 figure2 figure3 figure4 curvature"
+    names = "models train table1 table2 table3 report figure1 figure2 figure3 figure4"
     for name in [*names.split(), "study", "benchmark"]:
         assert name in listed and "--workdir" in ran(name, "--help").stdout
     assert "--workdir" in listed

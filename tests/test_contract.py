@@ -71,12 +71,13 @@ def test_the_count_of_a_state_is_the_base_optimizers():
 @pytest.mark.parametrize("rho", [0.2, optax.constant_schedule(0.2)], ids=["number", "schedule"])
 @pytest.mark.parametrize("make", [asam_jax.asam, asam_jax.sam, asam_jax.sharpness_aware])
 def test_inject_hyperparams_takes_it_as_it_is(make, rho):
-    base, args = optax.sgd(LR), (optax.sgd(LR),)
-    args, base = ((), base) if make is asam_jax.sharpness_aware else (args, optax.identity())
-    tx = optax.chain(optax.inject_hyperparams(make)(*args, rho=rho), base)
+    bases, rest = [optax.sgd(LR)], optax.identity()
+    if make is asam_jax.sharpness_aware:  # which stands in front of its base
+        bases, rest = [], optax.sgd(LR)
+    tx = optax.chain(optax.inject_hyperparams(make)(*bases, rho=rho), rest)
     params, state = trained(tx, steps=2)
     assert float(state[0].hyperparams["rho"]) == pytest.approx(0.2)
-    expected, _ = trained(optax.chain(make(*args, rho=0.2), base), steps=2)
+    expected, _ = trained(optax.chain(make(*bases, rho=0.2), rest), steps=2)
     chex.assert_trees_all_close(params, expected, rtol=1e-5)
 
 
@@ -135,7 +136,7 @@ def test_multi_steps_makes_eps_from_the_mean_and_steps_along_the_last_batch(name
 
     @jax.jit
     def both():
-        state = multi.init(PARAMS)
+        updates, state = None, multi.init(PARAMS)
         for f in fs:
             updates, state = multi.update(f(PARAMS), state, PARAMS, grad_fn=f)
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *(f(PARAMS) for f in fs))

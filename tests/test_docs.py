@@ -52,7 +52,7 @@ def test_the_page_on_accelerators_compiles_for_one_that_is_not_here(tmp_path):
         [sys.executable, program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^sgd \d+ \d+\n.*\nasam \d+ \d+\n", done.stdout, flags=re.MULTILINE)
+    assert len(re.findall(r"all-reduce", done.stdout)) == 2
 
 
 def test_links_lead_to_files_and_headings():

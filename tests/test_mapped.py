@@ -18,22 +18,22 @@ PAIRS, FOURS = list(GRID.reshape(4, 4)), list(GRID.transpose(1, 0, 2).reshape(2,
 TWO = ("outer", "inner")
 
 SHARD_MAP = [
-    # mesh shape and names, perturb_axis_name, the examples that share an eps, check_vma
-    pytest.param((4, 2), TWO, None, ONE_EACH, True, id="two axes, each its own"),
-    pytest.param((4, 2), TWO, "inner", PAIRS, True, id="groups of two"),
-    pytest.param((4, 2), TWO, "outer", FOURS, True, id="groups of four"),
-    pytest.param((4, 2), TWO, TWO, WHOLE, True, id="two axes, one for all"),
-    pytest.param((4, 2), TWO, "outer", FOURS, False, id="groups of four, no types"),
+    # perturb_axis_name, the examples that share an eps, check_vma
+    pytest.param(None, ONE_EACH, True, id="each its own"),
+    pytest.param("inner", PAIRS, True, id="groups of two"),
+    pytest.param("outer", FOURS, True, id="groups of four"),
+    pytest.param(TWO, WHOLE, True, id="one for all"),
+    pytest.param("outer", FOURS, False, id="groups of four, no types"),
 ]
 
 
-@pytest.mark.parametrize(("shape", "names", "perturb", "groups", "check_vma"), SHARD_MAP)
-def test_shard_map_equals_one_device(shape, names, perturb, groups, check_vma):
+@pytest.mark.parametrize(("perturb", "groups", "check_vma"), SHARD_MAP)
+def test_shard_map_equals_one_device(perturb, groups, check_vma):
     params, x, y = many.problem()
     mapped = jax.shard_map(
-        many.both(names, perturb),
-        mesh=many.mesh(shape, names),
-        in_specs=(P(), P(names), P(names)),
+        many.both(TWO, perturb),
+        mesh=many.mesh((4, 2), TWO),
+        in_specs=(P(), P(TWO), P(TWO)),
         out_specs=P(),
         check_vma=check_vma,
     )

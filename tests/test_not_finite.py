@@ -96,7 +96,7 @@ def test_one_devices_overflow_is_a_step_that_all_skip(name):
 def test_a_loss_scale_that_falls_until_it_fits():
     """Flax's DynamicScale and float16: the first scales overflow; nothing of it is kept."""
     tx = optimizer("Friendly SAM")
-    loss = lambda w: many.loss(*optax.tree.cast((w, X, Y), jnp.float16)).astype(jnp.float32)  # noqa: E731
+    loss = lambda w: many.loss(*jax.tree.map(jnp.float16, (w, X, Y))).astype(jnp.float32)  # noqa: E731
 
     @jax.jit
     def step(w, state, scale):

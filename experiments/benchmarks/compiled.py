@@ -107,6 +107,7 @@ def measure(topology: str, model: str, variant: str) -> Record:
         "shard_bytes": given.shard,
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
+        "peak_bytes": memory.peak_memory_in_bytes,  # of all that is alive at once
         "flops": cost.get("flops", products),
         "bytes": cost.get("bytes accessed", 0.0),
         "product_flops": products,

@@ -41,15 +41,12 @@ class Loop:
 def measure(options: Loop) -> Record:
     """The line of one configuration; the first epoch warms up."""
     config = resolve.resolve(options.run)
-    rng, tests = np.random.default_rng(0), min(options.images, 10_000)
-
-    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
-        pictures = rng.integers(256, size=(count, *IMAGE_SHAPE), dtype=np.uint8)
-        return pictures, rng.integers(10, size=count, dtype=np.int32)
-
-    whole = arrays.from_arrays("random", 10, *drawn(options.images), *drawn(tests))
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(options.images, *IMAGE_SHAPE), dtype=np.uint8)
+    labels = rng.integers(10, size=options.images, dtype=np.int32)
+    data = arrays.from_arrays("random", 10, images, labels, images[:1], labels[:1])
     name = loop.resolve(options.loop, config.devices)
-    ours = loop.Loop(config, whole, name)
+    ours = loop.Loop(config, data, name)
     state, epoch = ours.init(), 0
 
     def train() -> Any:
@@ -59,24 +56,25 @@ def measure(options: Loop) -> Record:
         epoch += 1
         return state
 
-    runs = dict(epoch=timing.timed(train), evaluation=timing.timed(lambda: ours.evaluate(state)))
-    seconds = {n: statistics.median(s) for n, s in timing.in_turns(runs, options.rounds).items()}
-    step = seconds["epoch"] / ours.steps_per_epoch
-    said = dict(kind=KIND, images=options.images, test_images=tests, loop=name)
-    said |= dict(rounds=options.rounds, steps_per_epoch=ours.steps_per_epoch)
-    said |= dict(step_seconds=step, images_per_second=config.batch_size / step)
-    said |= dict(epoch_seconds=seconds["epoch"], evaluation_seconds=seconds["evaluation"])
-    return config.as_json() | timing.origin(**said)
+    seconds = timing.in_turns({"epoch": timing.timed(train)}, options.rounds)["epoch"]
+    return config.as_json() | timing.origin(
+        kind=KIND,
+        images=options.images,
+        loop=name,
+        rounds=options.rounds,
+        steps_per_epoch=ours.steps_per_epoch,
+        epoch_seconds=statistics.median(seconds),
+    )
 
 
 def describe(record: Record) -> str:
     """What was measured on what."""
+    seconds, steps = record["epoch_seconds"], record["steps_per_epoch"]
     return (
-        f"Loop {record['loop']}, {timing.measured_on(record)}; medians over {record['rounds']} "
-        f"rounds after a warm-up. An epoch of {record['images']:,} images takes "
-        f"{record['epoch_seconds']:.2f} s, {record['images_per_second']:,.0f} images a second and "
-        f"{1000 * record['step_seconds']:.2f} ms a step; a test of {record['test_images']:,} "
-        f"{record['evaluation_seconds']:.2f} s."
+        f"Loop {record['loop']}, {timing.measured_on(record)}; the median of {record['rounds']} "
+        f"epochs after a warm-up. An epoch of {record['images']:,} images takes {seconds:.2f} s, "
+        f"{steps * record['batch_size'] / seconds:,.0f} images a second and "
+        f"{1000 * seconds / steps:.2f} ms a step."
     )
 
 

@@ -6,7 +6,6 @@ with TensorFlow, this one does so with NumPy and Pillow. Decoding 60,000 images 
 the arrays are kept in the user's cache.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -17,13 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import joblib
 import numpy as np
 
 from experiments.config.errors import ConfigError
 from experiments.datasets.source import Source
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def arrays(name: str, data_dir: Path | None = None) -> Arrays:
@@ -47,15 +46,9 @@ def arrays(name: str, data_dir: Path | None = None) -> Arrays:
         folder = _prepared(root / name)
         assert folder is not None
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
-    seen = repr([(file, status.st_size, status.st_mtime_ns) for file, status in files])
-    file = f"{name}-{hashlib.sha256(seen.encode()).hexdigest()[:16]}.npz"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax" / file
-    if cache.exists():
-        with np.load(cache) as stored:
-            return tuple(stored[name] for name in NAMES)
-    decoded = _decode(name, folder)
-    _store(cache, decoded)
-    return decoded
+    seen = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax"
+    return joblib.Memory(cache, verbose=0).cache(_decode)(name, folder, seen)
 
 
 def _prepared(folder: Path) -> Path | None:
@@ -145,9 +138,11 @@ def read_batch(path: Path, labels: int) -> Iterator[tuple[np.ndarray, Any]]:
     return zip(records[:, :labels], map(Image.fromarray, images.copy(order="C")), strict=True)
 
 
-def _decode(name: str, folder: Path) -> Arrays:
-    """Every image of both splits, in the files' order."""
+def _decode(name: str, folder: Path, seen: list[tuple[str, int, int]]) -> Arrays:
+    """Every image of both splits, in the files' order; anew where other files are seen."""
     import tensorflow_datasets as tfds
+
+    del seen
 
     print(f"Decoding {name} from {folder} (once).", file=sys.stderr)
     result = []
@@ -161,18 +156,6 @@ def _decode(name: str, folder: Path) -> Arrays:
             images[index], labels[index] = example["image"], example["label"]
         result += [images, labels]
     return tuple(result)
-
-
-def _store(cache: Path, decoded: Arrays) -> None:
-    """Writes the arrays, all or none; a cache that cannot be written costs time and no result."""
-    new = cache.with_suffix(f".{os.getpid()}.new")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            np.savez(file, **dict(zip(NAMES, decoded, strict=True)))
-        new.replace(cache)
-    except OSError as error:
-        print(f"warning: {cache} was not written ({error.strerror}).", file=sys.stderr)
 
 
 # The paper's values of section 6.2; its SGD cites Nesterov, which serves all three methods. Label

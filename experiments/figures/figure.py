@@ -22,7 +22,7 @@ class Figure:
       kind: of its lines; their file and the picture are named so.
       title: of its part of the report.
       text: what the report says of some lines.
-      draw: makes their picture at a path; None where there is none.
+      draw: makes their picture at a path.
       keys: what tells several experiments apart, each with a part and a picture of its own.
       runs: whether its lines are those of runs.
     """
@@ -30,21 +30,29 @@ class Figure:
     kind: str
     title: str
     text: Callable[[list[Record]], str]
-    draw: Callable[[list[Record], Path], None] | None = None
+    draw: Callable[[list[Record], Path], None]
     keys: tuple[str, ...] = ()
     runs: bool = False
 
+    def write(self, workdir: Path, records: list[Record]) -> list[Record]:
+        """Writes all lines anew."""
+        lines = [stamped(self.kind, record) for record in records]
+        with workdir_lock(workdir):
+            result_lines.replace(workdir, lines, result_lines.name_of(self.kind))
+        return lines
+
     def finish(self, workdir: Path, lines: list[Record]) -> None:
         """Draws the lines of a command and prints what is said of them."""
-        if self.draw is not None:
-            self.draw(lines, workdir / f"{self.kind}.png")
+        self.draw(lines, workdir / f"{self.kind}.png")
         print(self.text(lines))
         print(f"Result lines: {workdir / result_lines.name_of(self.kind)}; the picture is beside.")
 
     def sections(self, workdir: Path) -> list[Section]:
         """A part of the report for each experiment that there are lines for."""
-        read = result_lines.read(workdir, self.kind)[0] if self.runs else None
-        lines = result_lines.read_kind(workdir, self.kind) if read is None else read
+        if self.runs:
+            lines, _ = result_lines.read(workdir, self.kind)
+        else:
+            lines = result_lines.read_kind(workdir, self.kind)
         experiments: dict[tuple, list[Record]] = {}
         for line in lines:
             values = line.get("run", {}) | line
@@ -53,9 +61,9 @@ class Figure:
         for key, found in experiments.items():
             several = [*map(str, key)] if len(experiments) > 1 else []
             picture = f"{'_'.join([self.kind, *several])}.png"
-            pictures = ((picture, partial(self.draw, found)),) if self.draw else ()
             title = ", ".join([self.title, *map(str, key[:2])])
-            made.append(Section(title, f"{self.text(found)}\n\n{_origin(found)}", pictures))
+            body = f"{self.text(found)}\n\n{_origin(found)}"
+            made.append(Section(title, body, ((picture, partial(self.draw, found)),)))
         return made
 
 
@@ -70,14 +78,6 @@ def for_data(shared: Run, usual: Run, paper: dict[str, Any]) -> Run:
 def stamped(kind: str, record: Record) -> Record:
     """A line of one kind, with the command, the versions and the device that made it."""
     return {"kind": kind, **record, **provenance.stamp()}
-
-
-def write(workdir: Path, kind: str, records: list[Record]) -> list[Record]:
-    """Writes all lines of a figure anew."""
-    lines = [stamped(kind, record) for record in records]
-    with workdir_lock(workdir):
-        result_lines.replace(workdir, lines, result_lines.name_of(kind))
-    return lines
 
 
 def _origin(lines: list[Record]) -> str:

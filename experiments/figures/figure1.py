@@ -14,7 +14,7 @@ from matplotlib.patches import Ellipse, Rectangle
 
 import asam_jax
 from experiments.config.options import Options
-from experiments.figures import figure, toy
+from experiments.figures import toy
 from experiments.figures.figure import Figure, Record
 from experiments.reporting import style
 
@@ -50,7 +50,7 @@ def measure() -> list[Record]:
 
 def run(options: Options) -> None:
     """Figure 1: maximization regions around two points that differ by a rescaling."""
-    FIGURE.finish(options.workdir, figure.write(options.workdir, FIGURE.kind, measure()))
+    FIGURE.finish(options.workdir, FIGURE.write(options.workdir, measure()))
 
 
 def draw(found: list[Record], path: Path) -> None:

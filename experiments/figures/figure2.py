@@ -15,15 +15,15 @@ from experiments.config.errors import ConfigError
 from experiments.config.options import Options
 from experiments.config.run import Run
 from experiments.datasets import arrays
+from experiments.datasets.source import Dataset
 from experiments.figures import figure2_report
-from experiments.figures.figure import Figure, Record, for_data
+from experiments.figures.figure import Figure, Record, for_data, stamped
 from experiments.figures.figure2_report import PAPER_RHOS
-from experiments.figures.networks import Network, measured, rounded
-from experiments.training import runner
+from experiments.training import result_lines, runner, weights
 from experiments.training import step as stepping
 from experiments.training.loop import EvaluationSet
 from experiments.training.resolve import resolve
-from experiments.training.spec import ModelSpec
+from experiments.training.spec import ModelSpec, model_spec
 
 RUNS = "figure2_run"
 CHECKPOINTS = 20  # of each training
@@ -61,20 +61,12 @@ def run(options: Options, shared: Run = RUN, images: int = 256, m: int = 8) -> N
       images: Training images that sharpness is measured on.
       m: Images in a group of m-sharpness.
     """
-    FIGURE.finish(options.workdir, networks(options, plan(shared), images, m))
-
-
-def networks(options: Options, runs: list[Run], images: int, m: int) -> list[Record]:
-    """Trains what is not trained yet, and the line of each network.
-
-    Raises:
-      ConfigError: m or the epochs cannot be measured with.
-    """
     if not 1 <= m <= images:
         raise ConfigError(
             f"m={m} must be at least 1 and at most the {images} images that sharpness is measured "
             "on; choose a smaller --m or more --images."
         )
+    runs = plan(shared)
     every = runs[0].epochs // CHECKPOINTS
     if not every:
         raise ConfigError(
@@ -82,28 +74,51 @@ def networks(options: Options, runs: list[Run], images: int, m: int) -> list[Rec
             f"{CHECKPOINTS} or more."
         )
     runner.run_all(runs, options, kind=RUNS, keep_every=every)
-    how = {"images": images, "m": m, "batch_norm": "evaluation"}
-    measure = functools.partial(_measure, images=images, m=m)
-    return measured(FIGURE.kind, runs, every, how, options, measure)
+    with runner.workdir_lock(options.workdir):
+        lines = _measured(options, runs, every, images, m)
+    FIGURE.finish(options.workdir, lines)
 
 
-def _measure(of: Network, *, images: int, m: int) -> Record:
-    """Losses, gap and sharpnesses."""
-    data, at = of.data, (of.params, of.rest)
+def _measured(options: Options, runs: list[Run], every: int, images: int, m: int) -> list[Record]:
+    """The line of each network; those that an earlier call wrote stay as they are."""
+    workdir, names = options.workdir, ("run_id", "epoch", "images", "m", "batch_norm")
+    known = result_lines.read_kind(workdir, FIGURE.kind)
+    known = {tuple(line[name] for name in names): line for line in known}
+    original, found = arrays.load(runs[0].dataset, options.data_dir), []
+    for one in runs:
+        run_id, data = one.run_id(original.fingerprint), arrays.prepare(original, one)
+        spec = model_spec(one, data)
+        for epoch in range(every, one.epochs + 1, every):
+            place = (run_id, epoch, images, m, "evaluation")
+            if place not in known:
+                print(f"Weight decay {one.weight_decay:g}, epoch {epoch}.", flush=True)
+                network = weights.load(weights.path_of(workdir, run_id, epoch), spec)
+                line = dict(zip(names, place, strict=True))
+                line |= _measure(one, data, spec, network, images, m)
+                line |= {"dataset_fingerprint": original.fingerprint, "run": one.as_json()}
+                known[place] = stamped(FIGURE.kind, line)
+                result_lines.append(workdir, known[place])
+            found.append(known[place])
+    return found
+
+
+def _measure(one: Run, data: Dataset, spec: ModelSpec, network, images: int, m: int) -> Record:
+    """Losses, gap and sharpnesses of (params, rest)."""
     # Another seed, so that the test set's noise is not the training set's.
-    noise = (of.run.label_noise, data.num_classes, of.run.noise_seed + 1)
+    noise = (one.label_noise, data.num_classes, one.noise_seed + 1)
     train = EvaluationSet(data.train_images, data.train_labels)
     test = EvaluationSet(data.test_images, arrays.symmetric_noise(data.test_labels, *noise))
-    train_loss, train_accuracy = train.mean(of.spec, *at)
-    test_loss, test_accuracy = test.mean(of.spec, *at)
+    train_loss, train_accuracy = train.mean(spec, *network)
+    test_loss, test_accuracy = test.mean(spec, *network)
     found = dict(train_loss=train_loss, test_loss=test_loss, gap=test_loss - train_loss)
     found |= dict(train_accuracy=train_accuracy, test_accuracy=test_accuracy)
-    rhos = PAPER_RHOS + (MORE_RHOS if of.run.dataset == RUN.dataset else ())
+    rhos = PAPER_RHOS + (MORE_RHOS if one.dataset == RUN.dataset else ())
     count = min(images, len(data.train_labels)) // m * m  # what fills no group sits out
     batch = (data.train_images[:count], data.train_labels[:count])
     line: Record = {name: round(value, 5) for name, value in found.items()} | {"rhos": list(rhos)}
     for name in MEASURES:
-        line[name] = [rounded(rise) for rise in _sharpness(of.spec, name, m)(at, batch, rhos).rise]
+        rises = _sharpness(spec, name, m)(network, batch, rhos).rise
+        line[name] = [float(f"{float(rise):.5g}") for rise in rises]
     return line
 
 

@@ -51,11 +51,6 @@ def pearson(x: np.ndarray, gap: np.ndarray) -> float:
     return float(np.corrcoef(x, gap)[0, 1])
 
 
-def kendall(x: np.ndarray, gap: np.ndarray) -> float:
-    """Kendall's tau."""
-    return float(kendalltau(x, gap)[0])  # type: ignore[arg-type]
-
-
 def score(lines: list[Record], measure: str, rhos: list[float]) -> Score:
     """At the rho with the largest R, as the paper chooses it; also held out."""
 
@@ -72,7 +67,8 @@ def score(lines: list[Record], measure: str, rhos: list[float]) -> Score:
     held_out = (second[best(first)] + first[best(second)]) / 2 if second else float("nan")
     whole = by_rho(lines)
     rho = best(whole)
-    return Score(rho, whole[rho], kendall(values(lines, measure)[rho], gaps(lines)), held_out)
+    tau, _ = kendalltau(values(lines, measure)[rho], gaps(lines))
+    return Score(rho, whole[rho], float(tau), held_out)  # type: ignore[arg-type]
 
 
 def grids(lines: list[Record]) -> dict[str, list[float]]:

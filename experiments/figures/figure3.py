@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 import asam_jax
 from experiments.config import paper
 from experiments.config.options import Options
-from experiments.figures import figure, toy
+from experiments.figures import toy
 from experiments.figures.figure import Figure, Record
 from experiments.reporting import style
 
@@ -29,10 +29,8 @@ EVERY = 5  # steps between two points of a line
 REACHED = 0.05 * toy.TARGET
 
 
-def trajectory(
-    tx: optax.GradientTransformationExtraArgs, start: tuple[float, float], steps: int
-) -> np.ndarray:
-    """The points (steps + 1, 2) of gradient descent by `tx` on the toy loss."""
+def trajectory(tx: optax.GradientTransformationExtraArgs, start: tuple[float, float]) -> np.ndarray:
+    """The points (STEPS + 1, 2) of gradient descent by `tx` on the toy loss."""
     grad_fn, start_2 = jax.grad(toy.loss), jnp.asarray(start, jnp.float32)
 
     def step(carry, _):
@@ -41,13 +39,13 @@ def trajectory(
         w = optax.apply_updates(w, updates)
         return (w, state), w
 
-    points = jax.lax.scan(step, (start_2, tx.init(start_2)), None, length=steps)[1]
+    points = jax.lax.scan(step, (start_2, tx.init(start_2)), None, length=STEPS)[1]
     return np.concatenate([np.asarray(start_2)[None], np.asarray(points)])
 
 
-def measure(lr: float = LR, steps: int = STEPS) -> list[Record]:
+def measure() -> list[Record]:
     """Both methods from both starts."""
-    base = optax.sgd(lr)
+    base = optax.sgd(LR)
     methods = {
         "sam": (asam_jax.sam(base, SAM_RHO), SAM_RHO, 0.0),
         "asam": (asam_jax.asam(base, ASAM_RHO, eta=ETA), ASAM_RHO, ETA),
@@ -55,11 +53,11 @@ def measure(lr: float = LR, steps: int = STEPS) -> list[Record]:
     found = []
     for start in STARTS:
         for method, (tx, rho, eta) in methods.items():
-            points = trajectory(tx, start, steps)
+            points = trajectory(tx, start)
             losses = np.asarray(jax.vmap(toy.loss)(jnp.asarray(points)))
             near = np.flatnonzero(losses <= REACHED)
-            line = {"method": method, "start": list(start), "rho": rho, "eta": eta, "lr": lr}
-            line |= {"steps": steps, "seed": None, "steps_between_points": EVERY}
+            line = {"method": method, "start": list(start), "rho": rho, "eta": eta, "lr": LR}
+            line |= {"steps": STEPS, "steps_between_points": EVERY}
             line["points"] = [[round(float(x), 6) for x in point] for point in points[::EVERY]]
             line["reached_after"] = int(near[0]) if len(near) else None
             found.append(line | {"loss_final": float(losses[-1])})
@@ -68,7 +66,7 @@ def measure(lr: float = LR, steps: int = STEPS) -> list[Record]:
 
 def run(options: Options) -> None:
     """Figure 3: trajectories of SAM and ASAM on a two-parameter loss."""
-    FIGURE.finish(options.workdir, figure.write(options.workdir, FIGURE.kind, measure()))
+    FIGURE.finish(options.workdir, FIGURE.write(options.workdir, measure()))
 
 
 def draw(found: list[Record], path: Path) -> None:

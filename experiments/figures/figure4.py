@@ -56,13 +56,13 @@ def run(options: Options, shared: Run = RUN, rhos: tuple[float, ...] = (), seeds
 
 
 def _regions(lines: list[Record]) -> tuple[dict[tuple, list[Group]], list[Group]]:
-    """The groups of each region, those of ASAM at a radius, and those of SGD."""
-    found = groups(lines)
-    asam = [group for group in found if group["method"] == "asam"]
-    return {
-        region: [group for group in asam if (group["normalization"], group["p"]) == region]
-        for region in REGIONS
-    }, [group for group in found if group["method"] == "sgd"]
+    """The groups of each region, one for each radius, and those of SGD."""
+    regions: dict[tuple, list[Group]] = {region: [] for region in REGIONS}
+    sgd = []
+    for group in groups(lines):
+        place = (group["normalization"], group["p"])
+        (sgd if group["method"] == "sgd" else regions[place]).append(group)
+    return regions, sgd
 
 
 def draw(lines: list[Record], path: Path) -> None:

@@ -16,7 +16,6 @@ from flax import nnx
 
 from experiments.models.layers import BatchNorm, conv, he_fan_in, linear
 
-SMALLEST_IMAGE = 32  # five downsamplings by two
 GROWTH = 32
 BOTTLENECK = 4 * GROWTH
 STEM = 64
@@ -75,4 +74,4 @@ class DenseNet(nnx.Module):
         return self.dense(jnp.mean(jax.nn.relu(self.last_norm(x)), axis=(1, 2)))
 
 
-MODELS = {"densenet121": (DenseNet, SMALLEST_IMAGE)}
+MODELS = {"densenet121": (DenseNet, 32)}  # five downsamplings by two

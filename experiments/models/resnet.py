@@ -20,16 +20,13 @@ from flax import nnx
 
 from experiments.models.layers import BatchNorm, conv, linear
 
-SMALLEST_IMAGE = 4  # two downsamplings by two
-
 
 class BasicBlock(nnx.Module):
     """relu(BN conv relu BN conv x + shortcut x)."""
 
     expansion = 1
 
-    def __init__(self, in_features: int, planes: int, stride: int, *, groups: int, **kw):
-        del groups
+    def __init__(self, in_features: int, planes: int, stride: int, **kw):
         self.conv1 = conv(in_features, planes, 3, stride, **kw)
         self.norm1 = BatchNorm(planes, **kw)
         self.conv2 = conv(planes, planes, 3, **kw)
@@ -51,8 +48,7 @@ class PreactBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_features: int, planes: int, stride: int, *, groups: int, **kw):
-        del groups
+    def __init__(self, in_features: int, planes: int, stride: int, **kw):
         self.norm1 = BatchNorm(in_features, **kw)
         self.conv1 = conv(in_features, planes, 3, stride, **kw)
         self.norm2 = BatchNorm(planes, **kw)
@@ -67,16 +63,16 @@ class PreactBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, grouped 3x3 and 1x1 convolutions, four channels in a group of the first stage."""
+    """1x1, 3x3 and 1x1 convolutions, the middle one in 32 groups of 4, 8 and 16 channels."""
 
     expansion = 4
+    groups = 32
 
-    def __init__(self, in_features: int, planes: int, stride: int, *, groups: int, **kw):
-        width = planes // 16 * groups
-        out = planes * self.expansion
+    def __init__(self, in_features: int, planes: int, stride: int, **kw):
+        width, out = 2 * planes, planes * self.expansion
         self.conv1 = conv(in_features, width, 1, **kw)
         self.norm1 = BatchNorm(width, **kw)
-        self.conv2 = conv(width, width, 3, stride, groups=groups, **kw)
+        self.conv2 = conv(width, width, 3, stride, groups=self.groups, **kw)
         self.norm2 = BatchNorm(width, **kw)
         self.conv3 = conv(width, out, 1, **kw)
         self.norm3 = BatchNorm(out, **kw)
@@ -101,7 +97,6 @@ class Plan:
     blocks: int
     width: int = 16
     widen: int = 1
-    groups: int = 1
     stem_stride: int = 1
 
 
@@ -114,7 +109,7 @@ PLANS = {
     "wrn16_8": Plan(PreactBlock, 2, widen=8),
     "wrn28_2": Plan(PreactBlock, 4, widen=2),
     "wrn28_10": Plan(PreactBlock, 4, widen=10),
-    "resnext29_32x4d": Plan(Bottleneck, 3, width=64, groups=32),
+    "resnext29_32x4d": Plan(Bottleneck, 3, width=64),
 }
 
 
@@ -130,7 +125,7 @@ class ResNet(nnx.Module):
             planes = plan.width * plan.widen * 2**stage
             for index in range(plan.blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(plan.block(features, planes, stride, groups=plan.groups, **kw))
+                blocks.append(plan.block(features, planes, stride, **kw))
                 features = planes * plan.block.expansion
         self.blocks = nnx.List(blocks)
         self.norm = BatchNorm(features if self.preact else plan.width, **kw)
@@ -147,4 +142,5 @@ class ResNet(nnx.Module):
         return self.dense(jnp.mean(x, axis=(1, 2)))
 
 
-MODELS = {name: (partial(ResNet, plan), SMALLEST_IMAGE) for name, plan in PLANS.items()}
+# Two downsamplings by two.
+MODELS = {name: (partial(ResNet, plan), 4) for name, plan in PLANS.items()}

@@ -11,7 +11,6 @@ from flax import nnx
 
 from experiments.config.errors import ConfigError
 
-SMALLEST_IMAGE = 2
 WIDTH, DEPTH, HEADS = 64, 4, 4
 # The dense layers between attentions are so many times as wide as what they read.
 HIDDEN = 2 * WIDTH
@@ -100,4 +99,4 @@ def layer_norm(*, rngs: nnx.Rngs, dtype) -> nnx.LayerNorm:
     return nnx.LayerNorm(WIDTH, dtype=dtype, rngs=rngs)
 
 
-MODELS = {"vit": (ViT, SMALLEST_IMAGE)}
+MODELS = {"vit": (ViT, 2)}

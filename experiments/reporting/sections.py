@@ -6,13 +6,11 @@ part for each data set.
 
 import statistics
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from experiments.config import paper
 from experiments.datasets.source import source
-from experiments.reporting import curves, opening, style
-from experiments.reporting.precision import in_words
+from experiments.reporting import curves, style
 from experiments.reporting.summaries import Picture, Section, commands, measured_on
 from experiments.reporting.tables import (
     Group,
@@ -23,7 +21,6 @@ from experiments.reporting.tables import (
     method_name,
     runs_table,
 )
-from experiments.training import result_lines
 
 FOOTNOTE = (
     "Mean ± sample standard deviation over seeds. The final epoch is the honest column; the best "
@@ -41,8 +38,8 @@ SWEEP_FOOTNOTE = (
 )
 
 
-def sections(records: list[dict[str, Any]], workdir: Path) -> list[Section]:
-    """The tables in the paper's order, then other runs by data set, then notes."""
+def sections(records: list[dict[str, Any]]) -> list[Section]:
+    """The tables in the paper's order, then other runs by data set."""
     made = []
     for platform, lines in by_platform(records).items():
         found = groups(lines)
@@ -53,15 +50,10 @@ def sections(records: list[dict[str, Any]], workdir: Path) -> list[Section]:
             if rows:
                 made.append(_of_table(table, rows, where))
         for name in dict.fromkeys(group["dataset"] for group in found):
-            of_data = [group for group in found if group["dataset"] == name]
-            low = [group for group in of_data if _underfitted(group, of_data)]
-            rows = [group for group in of_data if group not in low]
-            if rows:
-                made.append(_of_data(f"Runs on {name}{where}", rows))
-            if low:
-                title = f"Runs on {name}{where}, labels not fitted"
-                made.append(_of_data(title, low, said=_what_is_wrong(low), appendix=True))
-    return made + _notes(workdir)
+            rows = [group for group in found if group["dataset"] == name]
+            body = [runs_table(rows), FOOTNOTE, measured_on(rows), commands(rows)]
+            made.append(Section(f"Runs on {name}{where}", "\n\n".join(body)))
+    return made
 
 
 def _of_table(table: paper.Table, rows: list[Group], where: str) -> Section:
@@ -70,11 +62,6 @@ def _of_table(table: paper.Table, rows: list[Group], where: str) -> Section:
         body = [_sweep_table(rows), SWEEP_FOOTNOTE, *body]
     body += [measured_on(rows), commands(rows)]
     return Section(f"{table.title}{where}", "\n\n".join(body), _pictures(rows) if not where else ())
-
-
-def _of_data(title: str, rows: list[Group], said: str = "", appendix: bool = False) -> Section:
-    body = [said, runs_table(rows), FOOTNOTE, measured_on(rows), commands(rows)]
-    return Section(title, "\n\n".join(filter(None, body)), appendix=appendix)
 
 
 def _by_problem(rows: list[Group]) -> dict[tuple[str, str, float], list[Group]]:
@@ -121,45 +108,3 @@ def _sweep_table(rows: list[Group]) -> str:
     for name in (names[method] for method in paper.METHODS[1:]):
         header += [f"{name} at the paper's rho, %", f"{name} at its best rho, %"]
     return markdown(header, made)
-
-
-def _underfitted(group: Group, of_data: list[Group]) -> bool:
-    """Whether SGD, on the same problem in other epochs than the others', did not fit the labels."""
-    names = ("model", "label_noise", "subset", "augment", "cutout")
-    same = [g for g in of_data if all(g[name] == group[name] for name in names)]
-    plain = [g for g in same if g["method"] == "sgd" and opening.regime(g).startswith("no")]
-    return bool(plain) and len({g["epochs"] for g in same}) > 1
-
-
-def _what_is_wrong(rows: list[Group]) -> str:
-    fit = [value for group in rows if group["method"] == "sgd" for value in group.fit]
-    epochs = {paper.METHOD_NAMES[group["method"]]: group["epochs"] for group in rows}
-    cutout = max(group["cutout"] for group in rows)
-    left_out = f" They trained with cutout {cutout}, which the paper's tables leave out."
-    return (
-        f"Nothing should rest on these rows. SGD's training accuracy in its last epoch is "
-        f"{min(fit):.1f} to {max(fit):.1f}%: the network does not fit its labels, so it has no "
-        "capacity to spare, which is what sharpness-aware training takes, and the order of the "
-        "methods is that of how far each got. The epochs differ "
-        f"({', '.join(f'{name} {count}' for name, count in epochs.items())}), which at this "
-        f"length decides more than the method.{left_out if cutout else ''} Where the same network "
-        "fits its labels the order is another."
-    )
-
-
-def _notes(workdir: Path) -> list[Section]:
-    """Lines that no command of this project made; each says what did."""
-    notes = result_lines.read_kind(workdir, "throughput_note")
-    remarks = [note["text"] for note in result_lines.read_kind(workdir, "accelerator_note")]
-    if not notes and not remarks:
-        return []
-    header = ["note", "step", "arithmetic", "seeds at once", "XLA flags", "ms a step and seed"]
-    header += ["images a second", "programs compiling beside it"]
-    rows = []
-    for note in notes:
-        row = [note["name"], note["step"], in_words(note), note["seeds"], note["flags"] or "-"]
-        row += [f"{note['ms_step_seed']:.2f}", f"{note['images_s']:,}", note["beside"]]
-        rows.append([str(cell) for cell in row])
-    origin = " ".join(dict.fromkeys(note["origin"] for note in notes))
-    body = ["Throughput of the training loop:", markdown(header, rows), origin] if notes else []
-    return [Section("On an accelerator", "\n\n".join([*body, *remarks]))]

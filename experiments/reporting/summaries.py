@@ -19,7 +19,6 @@ class Section:
     body: str
     pictures: tuple[Picture, ...] = ()
     outcomes: tuple[opening.Outcome, ...] = ()  # its rows of the table that opens the report
-    appendix: bool = False  # whether it stands on the page of what nothing should rest on
 
 
 def measured_on(found: list[Group]) -> str:

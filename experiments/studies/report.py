@@ -29,9 +29,9 @@ from experiments.training.variants import VARIANTS, gradients_per_step
 
 FOOTNOTE = (
     "Final test accuracy, mean ± sample standard deviation over seeds; minus another row: the mean "
-    "difference, seed by seed, with its 95% interval. Settings were chosen on training images that "
-    "were held out, under their true labels, by {tuning} of other seeds for each candidate; the "
-    "test set chose nothing. Cost counts gradients of a whole batch, in those of the first row."
+    "difference, seed by seed, with its 95% interval. Settings were chosen on held-out training "
+    "images, under true labels unless said above, by {tuning} of other seeds for each candidate; "
+    "the test set chose nothing. Cost counts gradients of a whole batch, in those of the first row."
 )
 EDGE = (
     "(*) The largest or the smallest that was tried: a better one may lie beyond, and the row may "

@@ -115,15 +115,10 @@ def learning_rate(spec: StepSpec, hyper: Hyper, progress: jax.Array) -> jax.Arra
     return hyper["lr"] * schedule(progress)
 
 
-def evaluate(
-    spec: ModelSpec, params, rest, images, labels, *, train: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count.
-
-    With `train` BatchNorm normalises by these images' own statistics, which nobody keeps.
-    """
+def evaluate(spec: ModelSpec, params, rest, images, labels) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy (without smoothing) and the number right; labels of -1 do not count."""
     inputs = augmentation.normalize(images, spec.mean, spec.std, jnp.dtype(spec.dtype))
-    logits, _ = _forward(spec, params, rest, inputs, train=train)
+    logits, _ = _forward(spec, params, rest, inputs, train=False)
     losses = _cross_entropy(logits, jnp.maximum(labels, 0), jnp.float32(0))
     return jnp.sum(jnp.where(labels >= 0, losses, 0.0)), _correct(logits, labels)
 

@@ -134,7 +134,7 @@ def gradient(
         return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
         axis = spec.axis_name
-        region = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
+        region: dict[str, Any] = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
         region |= dict(axis_name=axis, perturb_axis_name=axis if run.perturb == "all" else None)
         step_gradient = asam_jax.value_and_grad(loss_fn, has_aux=True, **region)
         return *step_gradient(state.params, state.rest), state.memory
