@@ -72,7 +72,10 @@ class Program:
                 size = devices  # also of a group that is named by axes of a mesh
                 if groups:
                     size = int(groups[2]) if groups[2] else groups[1].count(",") + 1
-                made.append(Collective(kind, _result_bytes(one), size, times))
+                result = _result_bytes(one)
+                if kind == "all-reduce" and name.startswith("all-reduce-scatter"):  # on a TPU
+                    kind, result = "reduce-scatter", result // size
+                made.append(Collective(kind, result, size, times))
             elif one.op == "conditional":
                 text = re.search(r"branch_computations=\{(.*?)\}", one.rest)
                 called += re.findall(r"%?([\w.\-]+)", text[1]) if text else []
