@@ -45,19 +45,13 @@ def _shape(mesh: Mesh, shape: tuple[int, ...], spec: tuple[Any, ...] = (), dtype
 
 def _network(mesh: Mesh, name: str, each: int = 128) -> Problem:
     """A convolutional network on CIFAR's images, so many a chip."""
-    found: list[Any] = []  # a loss is no shape
-
-    def build() -> Any:
-        loss, *trees = classifier(name)
-        found.append(loss)
-        return trees
-
+    loss, params, rest = classifier(name)
     lay = lambda leaf: _shape(mesh, leaf.shape, (), leaf.dtype)  # noqa: E731
-    params, rest = jax.tree.map(lay, jax.eval_shape(build))
+    params, rest = jax.tree.map(lay, (params, rest))
     count = each * mesh.size
     images = _shape(mesh, (count, *IMAGE_SHAPE), (AXIS,))
     labels = _shape(mesh, (count,), (AXIS,), jnp.int32)
-    return Problem(params, rest, (images, labels), found[0], base(), mesh)
+    return Problem(params, rest, (images, labels), loss, base(), mesh)
 
 
 def _gathered(mesh: Mesh, weight: jax.Array) -> jax.Array:
