@@ -174,7 +174,7 @@ _SAID = (
 def _picture(found: dict[tuple[str, str], list[Record]], path: Path) -> None:
     """Bound and memory of each variant beside the base optimizer's."""
     shown = {key: {r["variant"]: r for r in records} for key, records in found.items()}
-    shown = {key: of for key, of in shown.items() if "base" in of}
+    shown = {key: of for key, of in shown.items() if "base" in of and key[0] != "small"}
     names = [name for name in VARIANTS if any(name in of for of in shown.values())]
     canvas, axes = style.panels(1, 2, (8.6, 1.4 + 0.3 * max(len(names), 4)))
     memory = lambda line: line["argument_bytes"] + line["temporary_bytes"]  # noqa: E731
