@@ -168,11 +168,12 @@ _SAID = (
     "once, so that layers in a scan weigh less in them than in the step, and eps more; products "
     "and collectives count as often as they run. Of a condition the costliest branch counts, and "
     "where every fourth step perturbs, the bound is the mean with three of the base optimizer's. "
-    "For a GPU, XLA gives neither: there FLOPs are those of the products alone. Temporaries and the "
-    "peak are the compiler's figures; the sum of temporaries has more in it than is alive at the "
-    "peak, which is what must fit. The target for temporaries was set from a program in which XLA "
-    "gathered the batch in place of the weights, so that there were many more. Two gradients gather "
-    "a little more than twice what one does, those of optax.contrib.sam as well: XLA's choice."
+    "For a GPU, XLA gives neither: there FLOPs are those of the products alone. Temporaries and"
+    " the peak are the compiler's figures; the sum of temporaries has more in it than is alive "
+    "at the peak, which is what must fit. The target for temporaries was set from a program in "
+    "which XLA gathered the batch in place of the weights, so that there were many more. Two "
+    "gradients gather a little more than twice what one does, those of optax.contrib.sam as "
+    "well: XLA's choice."
 )
 
 
