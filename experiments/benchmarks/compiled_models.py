@@ -56,6 +56,8 @@ def _network(mesh: Mesh, name: str, each: int = 128) -> Problem:
 
 def _gathered(mesh: Mesh, weight: jax.Array) -> jax.Array:
     """In bfloat16 and whole on each chip. Without it XLA may gather the batch in its place."""
+    if jax.sharding.get_abstract_mesh().manual_axes:  # inside shard_map it is whole
+        return weight.astype(jnp.bfloat16)
     return jax.lax.with_sharding_constraint(weight.astype(jnp.bfloat16), NamedSharding(mesh, P()))
 
 
