@@ -78,7 +78,7 @@ def sharpness(
     each step moves towards the maximizer of the linearisation at the current point, the whole way
     at first and 0.7 times as far after each fall of the loss (Frank-Wolfe). It stays in the region,
     and is as invariant to rescaling as that is. The best loss counts, never less than L(w): a lower
-    bound of the maximum, as close as APGD's (Croce and Hein 2020) in the tests.
+    bound of the maximum.
 
     Keep the function: `measure = sharpness(loss, rho=0.5)` once, `measure(params, batch)` in each
     epoch. It compiles in the first call, with the semantics of `jax.jit` for what loss_fn closes

@@ -30,11 +30,17 @@ PROGRAM = """HloModule jit_step, entry_computation_layout={()->f32[8]}
   ROOT %r = f32[8]{0} copy(%a)
 }
 
+%all-reduce-scatter.4 (a: f32[64]) -> f32[8] {
+  %r = f32[64]{0} all-reduce(%a), replica_groups=[1,8]<=[8], to_apply=%add
+  ROOT %s = f32[8]{0} dynamic-slice(%r, %i), dynamic_slice_sizes={8}
+}
+
 ENTRY %main (a: f32[8]) -> f32[8] {
   %a = f32[8]{0} parameter(0)
   %w = (s32[], f32[4,8]) while(%t), condition=%condition, body=%body
   %s = (bf16[100]{0}, bf16[800]{0}) all-gather-start(%b), replica_groups=[1,8]<=[8]
   %c = f32[8]{0} conditional(%k, %a, %a), branch_computations={%often, %rare}
+  %f = f32[8]{0} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.4
   ROOT %m = f32[8]{0} fusion(%c), kind=kLoop, calls=%often
 }
 """
@@ -42,12 +48,13 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 def test_collectives_count_as_often_as_their_loop_runs():
     program = hlo.Program(PROGRAM)
-    looped, start, reduce = program.collectives(8)
+    looped, start, reduce, scatter = program.collectives(8)
     assert looped == hlo.Collective("all-gather", 32 * 8 * 4, 8, 12)
     assert looped.sent == 12 * 1024 * 7 / 8
     assert start == hlo.Collective("all-gather", 1600, 8, 1)
     assert reduce == hlo.Collective("all-reduce", 32, 2, 1) and reduce.sent == 32
-    assert program.kernels() == 4
+    assert scatter == hlo.Collective("reduce-scatter", 32, 8, 1) and scatter.sent == 7 * 32
+    assert program.kernels() == 5
     assert hlo.summed([looped, start]) == {
         "all-gather": dict(count=2, run=13, bytes=12 * 1024 + 1600)
     }
@@ -110,6 +117,7 @@ def test_targets_stand_beside_what_was_reached():
         "all-reduces": (5, 6),
         "all-gathers": (0, 0),
         "temporaries": (1.002, 1.2),
+        "memory at the peak": (1.002, 1.0),
         "gsam": (1.1, 0.5),
     }
     kernels = {"two gradients": 100, "plain formula": 230, "eps": 210}

@@ -176,7 +176,14 @@ def test_a_mask_made_of_nnx_state_and_a_prefix():
     assert [float(jnp.max(s)) for s in jax.tree.leaves(scales)] == [1.0, 0.0, 1.0]
 
 
-def test_labels_are_no_mask():
-    labels = {"back": "freeze", "head": "train", "rest": "train"}
-    with pytest.raises(TypeError, match=r"^mask must hold booleans.*jax\.tree\.map"):
-        asam_jax.masked(asam_jax.elementwise(), labels)(W)
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"back": "freeze", "head": "train", "rest": "train"}, "mask must hold booleans"),
+        ({"back": False}, "mask"),
+        ({**TRAINS, "haed": True}, "mask"),
+    ],
+)
+def test_masks_that_do_not_fit(mask, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        asam_jax.masked(asam_jax.elementwise(), mask)(W)

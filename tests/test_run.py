@@ -96,14 +96,17 @@ SCRIPT = {"dataset": "cifar10", "recipe": "script"}
         ({"perturb": "device"}, "perturb='device' means nothing on one device"),
         ({"devices": 2, "variant": "part4"}, "means nothing on several devices; leave --variant"),
         ({"cutout": 8}, "cutout=8 means nothing without augmentation"),
-        ({"recipe": "script"}, "the authors' script for CIFAR; leave --recipe out"),
+        ({"recipe": "script"}, "recipe='script' means nothing to dataset 'digits'"),
         (SCRIPT | {"variant": "part4"}, "variant='part4' means nothing to the authors' script"),
         (SCRIPT | {"optimizer": "muon"}, "recipe='script' means nothing to optimizer 'muon'"),
-        ({"variant": "last-friendly", "optimizer": "muon"}, "takes a share of SGD's momentum"),
+        (
+            {"variant": "last-friendly", "optimizer": "muon"},
+            "means nothing to optimizer 'muon'; leave --variant out",
+        ),
         ({"parameterization": "ntk", "optimizer": "adamw"}, "means nothing to optimizer 'adamw'"),
         ({"radius_rule": "falling"}, "unknown radius_rule 'falling'"),
         ({"radius_rule": "rise", "method": "sgd"}, "leave --radius-rule out"),
-        ({"radius_rule": "rise"}, "give a --target and a --rho above 0"),
+        ({"radius_rule": "rise"}, "needs a --target and a --rho above 0"),
     ],
 )
 def test_what_is_wrong_is_named(values, message):

@@ -19,13 +19,13 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from experiments.benchmarks import compiled_steps, hlo, timing
+from experiments.benchmarks import compiled_steps, hlo
 from experiments.benchmarks.compiled_models import AXIS, MODELS
 from experiments.benchmarks.compiled_report import CHIPS, KIND, sections
 from experiments.benchmarks.timing import Record
 from experiments.config.errors import ConfigError
 from experiments.config.run import one_of
-from experiments.training import result_lines
+from experiments.training import provenance, result_lines
 
 _H100 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
 shared_memory_per_block: 49152 shared_memory_per_core: 233472 threads_per_core_limit: 2048
@@ -115,7 +115,7 @@ def measure(topology: str, model: str, variant: str) -> Record:
         "collectives": hlo.summed(found),
         "sent_bytes": sum(one.sent for one in found),
         "compile_seconds": seconds,
-    } | timing.origin()
+    } | provenance.stamp()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         record["versions"]["libtpu"] = importlib.metadata.version("libtpu")
     return record

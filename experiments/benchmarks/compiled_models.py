@@ -45,22 +45,23 @@ def _shape(mesh: Mesh, shape: tuple[int, ...], spec: tuple[Any, ...] = (), dtype
 
 def _network(mesh: Mesh, name: str, each: int = 128) -> Problem:
     """A convolutional network on CIFAR's images, so many a chip."""
-    found: list[Any] = []  # a loss is no shape
-
-    def build() -> Any:
-        loss, *trees = classifier(name)
-        found.append(loss)
-        return trees
-
+    loss, params, rest = classifier(name)
     lay = lambda leaf: _shape(mesh, leaf.shape, (), leaf.dtype)  # noqa: E731
-    params, rest = jax.tree.map(lay, jax.eval_shape(build))
+    params, rest = jax.tree.map(lay, (params, rest))
     count = each * mesh.size
     images = _shape(mesh, (count, *IMAGE_SHAPE), (AXIS,))
     labels = _shape(mesh, (count,), (AXIS,), jnp.int32)
-    return Problem(params, rest, (images, labels), found[0], base(), mesh)
+    return Problem(params, rest, (images, labels), loss, base(), mesh)
 
 
-def _blocks(params: Any, h_BxTxD: jax.Array, heads: int, causal: bool) -> jax.Array:
+def _gathered(mesh: Mesh, weight: jax.Array) -> jax.Array:
+    """In bfloat16 and whole on each chip. Without it XLA may gather the batch in its place."""
+    if jax.sharding.get_abstract_mesh().manual_axes:  # inside shard_map it is whole
+        return weight.astype(jnp.bfloat16)
+    return jax.lax.with_sharding_constraint(weight.astype(jnp.bfloat16), NamedSharding(mesh, P()))
+
+
+def _blocks(mesh: Mesh, params: Any, h_BxTxD: jax.Array, heads: int, causal: bool) -> jax.Array:
     """Pre-norm blocks of attention and two dense layers, in bfloat16, each computed again."""
 
     def norm(x, scale):
@@ -70,7 +71,7 @@ def _blocks(params: Any, h_BxTxD: jax.Array, heads: int, causal: bool) -> jax.Ar
 
     @jax.checkpoint
     def block(h, w):
-        w = {n: x if n.startswith("scale") else x.astype(jnp.bfloat16) for n, x in w.items()}
+        w = {n: x if n.startswith("scale") else _gathered(mesh, x) for n, x in w.items()}
         qkv = (norm(h, w["scale1"]) @ w["qkv"]).reshape(*h.shape[:2], heads, -1)
         mixed = jax.nn.dot_product_attention(*jnp.split(qkv, 3, -1), is_causal=causal)
         h = h + mixed.reshape(h.shape) @ w["out"]
@@ -94,8 +95,8 @@ def _transformer(
     tokens = _shape(mesh, (each * mesh.size, length + 1), (AXIS,), jnp.int32)
 
     def loss(params, rest, tokens):
-        table = params["embedding"].astype(jnp.bfloat16)
-        h = _blocks(params["blocks"], table[tokens[:, :-1]], heads, causal=True)
+        table = _gathered(mesh, params["embedding"])
+        h = _blocks(mesh, params["blocks"], table[tokens[:, :-1]], heads, causal=True)
         logits = (h @ table.T).astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
         return losses.mean(), rest
@@ -115,7 +116,7 @@ def _vit(mesh: Mesh, width=768, heads=12, layers=12, patch=16, side=224, each=64
     def loss(params, rest, batch):
         h = batch[0] @ params["patches"].astype(jnp.bfloat16)
         h = h + params["position_embedding"].astype(jnp.bfloat16)[None]
-        logits = _blocks(params["blocks"], h, heads, causal=False).mean(1) @ params["head"]
+        logits = _blocks(mesh, params["blocks"], h, heads, causal=False).mean(1) @ params["head"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
         return losses.mean(), rest
 

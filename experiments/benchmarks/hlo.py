@@ -19,14 +19,6 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([\w\-]+)\((.*)$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
 
 
-class Instruction(NamedTuple):
-    """One line of a computation."""
-
-    shape: str
-    op: str
-    rest: str  # operands and attributes
-
-
 class Collective(NamedTuple):
     """One that runs `times` in a step, among groups of so many devices."""
 
@@ -45,63 +37,66 @@ class Collective(NamedTuple):
 
 
 class Program:
-    """The computations of a module's text."""
+    """The computations of a text, each line as its shape, its operation and what follows."""
 
     def __init__(self, text: str):
         self.entry = ""
-        self.computations: dict[str, list[Instruction]] = collections.defaultdict(list)
+        self.computations: dict[str, list[tuple[str, ...]]] = collections.defaultdict(list)
         name = ""
         for line in text.splitlines():
             if found := re.match(r"(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$", line):
                 name = found[2]
                 self.entry = name if found[1] else self.entry
             elif found := _INSTRUCTION.match(line):
-                self.computations[name].append(Instruction(*found.groups()))
+                self.computations[name].append(found.groups())
 
     def kernels(self) -> int:
         """Instructions of the entry that compute."""
-        return sum(one.op not in FREE for one in self.computations[self.entry])
+        return sum(op not in FREE for _, op, _ in self.computations[self.entry])
 
     def collectives(self, devices: int, name: str = "", times: int = 1) -> list[Collective]:
         """All of a computation, or of the program; `devices` are a group where it names none."""
         made = []
-        for one in self.computations[name or self.entry]:
-            kind, called = one.op.removesuffix("-start"), _CALLED.findall(one.rest)
+        for shape, op, rest in self.computations[name or self.entry]:
+            kind, called = op.removesuffix("-start"), _CALLED.findall(rest)
             if kind in COLLECTIVES:
-                groups = re.search(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])", one.rest)
+                groups = re.search(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])", rest)
                 size = devices  # also of a group that is named by axes of a mesh
                 if groups:
                     size = int(groups[2]) if groups[2] else groups[1].count(",") + 1
-                made.append(Collective(kind, _result_bytes(one), size, times))
-            elif one.op == "conditional":
-                text = re.search(r"branch_computations=\{(.*?)\}", one.rest)
+                result = _result_bytes(shape, op)
+                if kind == "all-reduce" and name.startswith("all-reduce-scatter"):  # on a TPU
+                    kind, result = "reduce-scatter", result // size
+                made.append(Collective(kind, result, size, times))
+            elif op == "conditional":
+                text = re.search(r"branch_computations=\{(.*?)\}", rest)
                 called += re.findall(r"%?([\w.\-]+)", text[1]) if text else []
                 branches = [self.collectives(devices, branch, times) for branch in called]
                 made += max(branches, key=lambda each: sum(one.sent for one in each))
-            elif one.op in ("while", "fusion", "call", "async-start"):
-                often = times * (self._trips(one) if one.op == "while" else 1)
+            elif op in ("while", "fusion", "call", "async-start"):
+                often = times * (self._trips(rest) if op == "while" else 1)
                 for body in called:
                     made += self.collectives(devices, body, often)
         return made
 
-    def _trips(self, loop: Instruction) -> int:
+    def _trips(self, loop: str) -> int:
         """How often a loop runs: what XLA wrote down, or the constant that its counter is below."""
-        known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', loop.rest)
-        condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+        known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', loop)
+        condition = re.search(r"condition=%?([\w.\-]+)", loop)
         each = self.computations[condition[1]] if condition else []
-        below = [re.match(r"(\d+)\)", one.rest) for one in each if one.op == "constant"]
+        below = [re.match(r"(\d+)\)", rest) for _, op, rest in each if op == "constant"]
         numbers = [int(one[1]) for one in (known, *below) if one]
         return numbers[0] if numbers else 1
 
 
-def _result_bytes(one: Instruction) -> int:
+def _result_bytes(shape: str, op: str) -> int:
     arrays = [
         math.prod(int(n) for n in dims.split(",") if n) * max(int(bits or 8) // 8, 1)
-        for bits, dims in re.findall(r"\b[a-z]+(\d*)(?:e\d\w*)?\[([\d,]*)\]", one.shape)
+        for bits, dims in re.findall(r"\b[a-z]+(\d*)(?:e\d\w*)?\[([\d,]*)\]", shape)
     ]
-    if one.op == "all-gather-start" and len(arrays) > 1:
+    if op == "all-gather-start" and len(arrays) > 1:
         arrays = arrays[len(arrays) // 2 :]  # operands come first
-    return arrays[0] if one.op == "collective-permute-start" else sum(arrays)
+    return arrays[0] if op == "collective-permute-start" else sum(arrays)
 
 
 def summed(found: list[Collective]) -> dict[str, dict[str, int]]:

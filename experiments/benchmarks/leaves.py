@@ -18,7 +18,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.timing import Record
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import result_lines
+from experiments.training import provenance, result_lines
 
 KIND = "benchmark_leaves"
 WIDTH, BATCH, RHO, ETA = 64, 32, 0.5, 0.01
@@ -128,7 +128,7 @@ def sections(workdir: Path) -> list[Section]:
 
 def run(options: Leaves) -> None:
     """Measures step by step, prints the table and stores the lines."""
-    shared = timing.origin()
+    shared = provenance.stamp()
     lines = [
         measure(number, form, options.repeats) | shared
         for number in options.leaves

@@ -17,7 +17,7 @@ from experiments.benchmarks.timing import Record
 from experiments.config.run import Run
 from experiments.datasets import arrays
 from experiments.reporting.summaries import Section
-from experiments.training import loop, resolve
+from experiments.training import loop, provenance, resolve
 
 KIND = "benchmark_loop"
 
@@ -57,13 +57,14 @@ def measure(options: Loop) -> Record:
         return state
 
     seconds = timing.in_turns({"epoch": timing.timed(train)}, options.rounds)["epoch"]
-    return config.as_json() | timing.origin(
+    return config.as_json() | dict(
         kind=KIND,
         images=options.images,
         loop=name,
         rounds=options.rounds,
         steps_per_epoch=ours.steps_per_epoch,
         epoch_seconds=statistics.median(seconds),
+        **provenance.stamp(),
     )
 
 

@@ -15,7 +15,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.problem import problem
 from experiments.benchmarks.timing import Record
 from experiments.reporting.summaries import Section
-from experiments.training import result_lines
+from experiments.training import provenance, result_lines
 
 KIND = "benchmark_sharpness"
 
@@ -57,7 +57,7 @@ def measure(options: Sharpness) -> Record:
     runs = dict(floor=floor, sharpness=lambda: ours(given.params, given.batch))
     seconds = timing.in_turns({n: timing.timed(f) for n, f in runs.items()}, options.repeats)
     named = {n: v for n, v in dataclasses.asdict(options).items() if n != "workdir"}
-    return timing.origin(
+    return provenance.stamp() | dict(
         kind=KIND,
         **named,
         seconds=statistics.median(seconds["sharpness"]),

@@ -21,7 +21,7 @@ from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import loop, variants
+from experiments.training import loop, provenance, variants
 from experiments.training.resolve import precision_of_jax
 from experiments.training.spec import ModelSpec, StepSpec
 from experiments.training.variants import EXACT, VARIANTS
@@ -146,7 +146,8 @@ def measure(options: Step) -> list[Record]:
     seconds = timing.in_turns(ours, options.repeats)
     floor = [2 * a + b for a, b in zip(seconds[GRADIENT], seconds[UPDATE], strict=True)]
     named = dataclasses.asdict(options) | dict(kind=KIND, precision=precision_of_jax())
-    shared = timing.origin(**{n: v for n, v in named.items() if n not in ("workdir", "variants")})
+    shared = {n: v for n, v in named.items() if n not in ("workdir", "variants")}
+    shared |= provenance.stamp()
     lines, sgd = [], ours["SGD"]
     for name, program in ours.items():
         each = seconds[name]

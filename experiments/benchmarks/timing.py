@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from experiments.reporting.precision import in_words
 from experiments.reporting.summaries import Section, commands_of
-from experiments.training import provenance, result_lines
+from experiments.training import result_lines
 
 Record = dict[str, Any]
 
@@ -84,11 +84,6 @@ def in_turns(runs: dict[str, Any], rounds: int) -> dict[str, list[float]]:
 def ratio(ours: list[float], theirs: list[float]) -> float:
     """The median over rounds of the ratio within a round, which slow drifts do not touch."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def origin(**more: Any) -> Record:
-    """Where a line comes from: the command, versions, the device."""
-    return provenance.stamp() | more
 
 
 def store(workdir: Path, records: list[Record], *names: Any) -> None:

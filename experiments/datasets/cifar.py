@@ -48,7 +48,12 @@ def arrays(name: str, data_dir: Path | None = None) -> Arrays:
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     seen = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax"
-    return joblib.Memory(cache, verbose=0).cache(_decode)(name, folder, seen)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written costs time and no result
+        return _decode(name, folder, seen)
+    decode: Any = joblib.Memory(cache, verbose=0).cache(_decode)
+    return decode(name, folder, seen)
 
 
 def _prepared(folder: Path) -> Path | None:

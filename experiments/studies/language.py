@@ -57,15 +57,15 @@ class Arm(NamedTuple):
     functional: bool = False
 
 
-_IDENTITY = asam_jax.identity(), (0.05, 0.1, 0.2, 0.4)
-_EVERY_LEAF = asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves), (0.5, 1.0, 2.0, 4.0)
+_IDENTITY = asam_jax.identity(), (0.025, 0.05, 0.1, 0.2, 0.4)
+_EVERY_LEAF = asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves), (0.25, 0.5, 1.0, 2.0, 4.0)
 BASE, TWICE, HALF = "AdamW", "AdamW, twice the steps", "AdamW, half the steps"
 ARMS = {
     BASE: Arm(),
     HALF: Arm(),
     TWICE: Arm(),
     "SAM": Arm(*_IDENTITY),
-    "ASAM": Arm(asam_jax.elementwise(), (0.25, 0.5, 1.0, 2.0)),
+    "ASAM": Arm(asam_jax.elementwise(), (0.125, 0.25, 0.5, 1.0, 2.0)),
     "ASAM, every leaf, eta 0": Arm(*_EVERY_LEAF),
     "Functional SAM": Arm(*_IDENTITY, functional=True),
     "Functional ASAM, every leaf, eta 0": Arm(*_EVERY_LEAF, functional=True),
@@ -103,8 +103,12 @@ def planned(lines: list[Record], fingerprint: str) -> Iterator[Record]:
                 one = dict(zip(("lr", "rho", "seed"), values, strict=True)) | shared
                 times = {TWICE: 2.0, HALF: 0.5}.get(name, 1.0)
                 one |= dict(problem=problem, method=name, steps=round(STEPS * times))
-                text = json.dumps(one, sort_keys=True)
-                yield one | dict(run_id=hashlib.sha256(text.encode()).hexdigest()[:12])
+                yield one | dict(run_id=run_id(one))
+
+
+def run_id(one: Record) -> str:
+    """Twelve hex digits of all that a run's result depends on, but for the versions."""
+    return hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run(options: Options, problems: tuple[str, ...] = (), arms: tuple[str, ...] = ()) -> None:

@@ -58,7 +58,13 @@ def resolve(run: Run) -> Run:
             if (given := getattr(filled, name)) != value:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"{name}={given!r} means nothing {where}; leave --{flag} out.")
-    _check_together(filled)
+    if filled.radius_rule != "fixed" and not (filled.rho > 0 and filled.target > 0):
+        raise ConfigError("radius_rule='rise' needs a --target and a --rho above 0.")
+    if filled.batch_size % filled.devices:
+        raise ConfigError(
+            f"batch_size={filled.batch_size} is not a multiple of the {filled.devices} devices "
+            "that share it; choose one with --batch-size."
+        )
     return filled
 
 
@@ -79,28 +85,12 @@ def _without_meaning(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     if run.optimizer != "sgd":  # s^2 divides SGD's gradient
         only = dict(parameterization="as is", recipe="paper")
         yield f"to optimizer {run.optimizer!r}", only
+    # A share of SGD's momentum, a sum of gradients, is taken away; the others keep a mean.
+    if run.optimizer != "sgd" and VARIANTS[run.variant].contrast:
+        yield f"to optimizer {run.optimizer!r}", dict(variant=EXACT)
+    if source(run.dataset).script is None:
+        yield f"to dataset {run.dataset!r}", dict(recipe="paper")
     if run.recipe == "script":
         yield "to the authors' script", _EXACT_STEPS | dict(warmup=0.0)
     if not run.augment:
         yield "without augmentation", dict(cutout=0)
-
-
-def _check_together(run: Run) -> None:
-    """Raises for fields that exclude each other."""
-    if run.recipe == "script" and source(run.dataset).script is None:
-        raise ConfigError("recipe='script' is the authors' script for CIFAR; leave --recipe out.")
-    if run.radius_rule != "fixed" and not (run.rho > 0 and run.target > 0):
-        raise ConfigError(
-            f"radius_rule={run.radius_rule!r} aims at target={run.target!r} from rho={run.rho!r} "
-            "on; give a --target and a --rho above 0."
-        )
-    if VARIANTS[run.variant].contrast and run.optimizer != "sgd":
-        raise ConfigError(
-            f"variant={run.variant!r} takes a share of SGD's momentum, which is a sum of "
-            f"gradients, away; {run.optimizer!r} keeps a mean. Leave --variant or --optimizer out."
-        )
-    if run.batch_size % run.devices:
-        raise ConfigError(
-            f"batch_size={run.batch_size} is not a multiple of the {run.devices} devices that "
-            "share it; choose one with --batch-size."
-        )
