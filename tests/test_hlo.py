@@ -132,7 +132,8 @@ def test_lines_become_tables_and_a_picture_and_are_not_compiled_again(tmp_path, 
 
     for variant in ("base", "exact"):
         result_lines.append(tmp_path, line(variant))
-    compiled.run(compiled.Compiled(variant=("base", "exact"), workdir=tmp_path))
+    given = compiled.Compiled(model=("resnet20",), variant=("base", "exact"), workdir=tmp_path)
+    compiled.run(given)
     assert "| exact | 2.0 " in capsys.readouterr().out
     (section,) = compiled_report.sections(tmp_path)
     assert section.title == "On machines that were not here"
