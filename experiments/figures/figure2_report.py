@@ -148,8 +148,8 @@ def draw(lines: list[Record], path: Path) -> None:
     for panel, (grid, rhos, measure) in zip(panels, places, strict=True):
         at = score(lines, measure, rhos)
         panel.scatter(values(lines, measure)[at.rho], gaps(lines), **look)
-        said = f"{NAMES[measure]}, radii: {grid}\n$R$ = {at.r:.2f}, $\\tau$ = {at.tau:.2f}"
-        panel.set_title(said, fontsize=9)
+        said = f"{NAMES[measure]}\nradii: {grid}; $R$ = {at.r:.2f}, $\\tau$ = {at.tau:.2f}"
+        panel.set_title(said, fontsize=8)
         # "2M", not "2" with a power of ten at the end of the label, behind rho.
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.set_xlabel(f"increase of the loss, $\\rho$ = {at.rho:g}")
