@@ -91,11 +91,8 @@ def sharpness_aware(
 
     def init_fn(params: PyTree) -> SharpnessAwareState:
         params = _fast(params)
-        return SharpnessAwareState(
-            step=jnp.zeros([], jnp.int32),
-            ascent=() if ascent is None else ascent.init(params),
-            descent=() if descent is None else descent.init(params),
-        )
+        rules = [() if rule is None else rule.init(params) for rule in (ascent, descent)]
+        return SharpnessAwareState(jnp.zeros([], jnp.int32), *rules)
 
     def update_fn(
         updates: PyTree,
@@ -108,10 +105,7 @@ def sharpness_aware(
     ) -> tuple[PyTree, SharpnessAwareState]:
         del extra_args
         if grad_fn is None:
-            raise ValueError(
-                "grad_fn is missing: call update(grads, state, params, grad_fn=f), f(params) the "
-                "gradients of the same mini-batch; loops that cannot use asam_jax.alternating."
-            )
+            raise ValueError("grad_fn is missing: pass it to update, or use asam_jax.alternating.")
         _checks.update_arguments(updates, params)
         params = _fast(params)
         _collectives.check_mapped("axis_name", step.axes)

@@ -190,7 +190,7 @@ def decoupled_wsam(
         perturb_axis_name=perturb_axis_name,
         sharded_axis_name=sharded_axis_name,
     )
-    axes, sharded = _collectives.as_tuple(axis_name), _collectives.as_tuple(sharded_axis_name)
+    sharded = _collectives.as_tuple(sharded_axis_name)
 
     def init_fn(params: PyTree) -> typing.DecoupledState:
         return typing.DecoupledState(step=jnp.zeros([], jnp.int32), base=base.init(params))
@@ -211,14 +211,12 @@ def decoupled_wsam(
             grad_fn=grad_fn,
             perturb=perturb,
         )
-        grads = _collectives.mean(updates, axes)
+        grads = _collectives.mean(updates, _collectives.as_tuple(axis_name))
         sharpness = _tree.plus(_tree.widened(new), -1.0, grads)
-        trained = _operators.trained(operator, params)
-        sharpness = _tree.where(trained, sharpness)
+        sharpness = _tree.where(_operators.trained(operator, params), sharpness)
         finite = _tree.all_finite(sharpness, sharded)
         grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
         sharpness = jax.tree.map(lambda s: jnp.where(finite, s, jnp.zeros_like(s)), sharpness)
-
         steps, base_state = base.update(grads, state.base, params, **extra_args)
         rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
         weight = jnp.asarray(gamma)
