@@ -237,6 +237,7 @@ def draw_rows(rows: list[Row], path: Path, title: str) -> None:
             panel.errorbar(at, height, xerr=spread, color=color, marker="o", capsize=2)
         labels = [f"{row.arm.name} (cost {row.cost:.3g})" for row in found]
         panel.set_yticks(range(len(found)), labels, fontsize=8)
+        panel.set_ylim(-0.5, len(found) - 0.5)  # so that no marker is cut
         panel.set_title(name if len(problems) > 1 else title)
     panels[-1].set_xlabel("final test accuracy (%)")
     style.save(canvas, path)
