@@ -82,7 +82,7 @@ def perturbation(
     ts = [jnp.asarray(ts[i]).astype(dtypes[i]) for i in moving]
     gs = [jnp.asarray(gs[i]).astype(dtypes[i]) for i in moving]
     if p == 2:
-        s = _tree.inverse(_tree.root_of_norm(ts, gs, axes))  # 1 / sqrt(||T g||)
+        s = _tree.inverse_root_of_norm(ts, gs, axes)  # 1 / sqrt(||T g||)
         scaled = [_tree.capped(t, s) for t in ts]
         directions = [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
     else:

@@ -1,6 +1,7 @@
 """Sums, norms and inner products over whole trees, safe from overflow and underflow."""
 
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -116,50 +117,44 @@ def _sums(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Array:
-    """sqrt(||T g||_2) over all leaves, in one pass; 0 for a zero g, NaN or inf where g has one.
+def inverse_root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -> jax.Array:
+    """1 / sqrt(||T g||_2) over all leaves, in one pass; 0 for a zero g, NaN where g is not finite.
 
     The largest of the sums that is finite has lost nothing (after Blue, 1978). The root, since
-    ||T g|| can overflow where no eps does.
+    ||T g|| can overflow where no eps does. It ends in a reduction: XLA copies scalar operations
+    into the fusion of every leaf that reads their result.
     """
     here = lambda group: _sums([ts[i] for i in group], [gs[i] for i in group])  # noqa: E731
     sums = _over_axes(gs, axes, here, jax.lax.psum) or [jnp.zeros(len(_SCALES))]
     whole = functools.reduce(jnp.add, sums)
     roots = jnp.sqrt(jnp.sqrt(whole)) * jnp.asarray(_SCALES, whole.dtype)
-    finite = jnp.isfinite(whole)
-    largest_root = jnp.max(jnp.where(finite, roots, jnp.zeros_like(roots)))
-    return jnp.where(jnp.any(finite), largest_root, jnp.nan)
+    at_zero = jnp.asarray([0.0, *[math.inf] * (len(_SCALES) - 1)], whole.dtype)
+    not_finite = jnp.asarray([*[math.inf] * (len(_SCALES) - 1), math.nan], whole.dtype)
+    inverses = jnp.where(whole == 0, at_zero, 1 / roots)
+    return jnp.min(jnp.where(jnp.isfinite(whole), inverses, not_finite))
 
 
-@root_of_norm.defjvp
-def _root_of_norm_jvp(axes: Axes, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    """With r = sqrt(||v||) and v = T g: dr = <v, dv> / (2 r^3), and 0 for a zero g."""
+@inverse_root_of_norm.defjvp
+def _inverse_root_of_norm_jvp(axes: Axes, primals: Any, tangents: Any) -> Any:
+    """With s = 1 / sqrt(||v||) and v = T g: ds = -s^5 <v, dv> / 2, and 0 for a zero g."""
     (ts, gs), (dts, dgs) = primals, tangents
-    r = root_of_norm(ts, gs, axes)
-    s = inverse(r)
+    s = inverse_root_of_norm(ts, gs, axes)
 
     def part(t: jax.Array, g: jax.Array, dt: jax.Array, dg: jax.Array) -> jax.Array:
         own = s.astype(t.dtype)
         a = capped(t, own)
-        b = a * g  # v / r
-        return jnp.sum((own * b) * (a * dg) + (own * b) * g * (own * dt)) / 2
+        b = own * a * g  # v / ||v||
+        return jnp.sum(b * (own * a * dg) + b * (own * g) * (own * dt))
 
     parts = [part(*leaf) for leaf in zip(ts, gs, dts, dgs, strict=True)]
-    return r, total(parts, axes).astype(r.dtype)
-
-
-def inverse(size: jax.Array) -> jax.Array:
-    """1 / size, 0 where that is 0, and NaN where it is not finite."""
-    zero = size == 0
-    result = jnp.where(zero, jnp.zeros_like(size), 1 / jnp.where(zero, jnp.ones_like(size), size))
-    return jnp.where(jnp.isfinite(size), result, jnp.nan)
+    return s, (-s / 2 * total(parts, axes)).astype(s.dtype)
 
 
 def root_and_inverse(tree: PyTree, axes: Axes) -> tuple[jax.Array, jax.Array]:
     """sqrt(||v||_2) over all leaves and its inverse; 0 and 0 for a zero v."""
     leaves = jax.tree.leaves(widened(tree))
-    r = root_of_norm([jnp.ones((), leaf.dtype) for leaf in leaves], leaves, axes)
-    return r, inverse(r)
+    s = inverse_root_of_norm([jnp.ones((), leaf.dtype) for leaf in leaves], leaves, axes)
+    return jnp.where(s == 0, s, 1 / jnp.where(s == 0, jnp.ones_like(s), s)), s
 
 
 def twice(factor: jax.Array, tree: PyTree) -> PyTree:
