@@ -6,10 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import pytest
+
 from experiments.cli import main
+
+needs_cifar10 = pytest.mark.skipif(
+    not (Path(os.environ.get("TFDS_DATA_DIR") or "/nowhere") / "cifar10").is_dir(),
+    reason="needs a prepared CIFAR-10 in TFDS_DATA_DIR",
+)
 
 
 class Done(NamedTuple):

@@ -9,8 +9,7 @@ import pytest
 
 import asam_jax
 from experiments import benchmarks
-from experiments.benchmarks import leaves, loop, sharpness, step
-from experiments.config.run import Run
+from experiments.benchmarks import leaves, sharpness, step
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS
 
@@ -52,16 +51,6 @@ def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
         assert record["versions"]["jax"] == jax.__version__ and record["device"]["kind"]
     text = step.describe(measured)
     assert "| ASAM, filter-wise" in text and "base update" not in text
-
-
-def test_the_loop_that_trains_is_timed(tmp_path, capsys):
-    run = Run(dataset="cifar10", model="mlp", batch_size=16)
-    loop.run(loop.Loop(run=run, images=32, rounds=1, workdir=tmp_path))
-    assert "An epoch of 32 images takes" in capsys.readouterr().out
-    (line,) = result_lines.read_kind(tmp_path, loop.KIND)
-    assert line["steps_per_epoch"] == 2 and line["epoch_seconds"] > 0
-    (section,) = loop.sections(tmp_path)
-    assert section.title == "Speed of the loop: mlp, asam, host, batch 16, float32"
 
 
 def test_sharpness_is_timed_beside_its_floor():

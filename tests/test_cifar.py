@@ -1,11 +1,9 @@
 """CIFAR from the binary batches and from a prepared copy, the cache, and what failing says."""
 
 import io
-import os
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ import requests
 
 from experiments.config.errors import ConfigError
 from experiments.datasets import arrays, cifar
+from tests.cli import needs_cifar10
 
 IMAGES = 4  # in each file
 BATCHES = [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -113,13 +112,7 @@ def test_a_copy_in_another_format_is_refused(folders):
         cifar.arrays("cifar10", folders)
 
 
-real = pytest.mark.skipif(
-    not (Path(os.environ.get("TFDS_DATA_DIR") or "/nowhere") / "cifar10").is_dir(),
-    reason="needs a prepared CIFAR-10 in TFDS_DATA_DIR",
-)
-
-
-@real
+@needs_cifar10
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_images_and_a_second_start_without_tensorflow_datasets():
     code = (

@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from tests.cli import lines, ran, refused, start
+from tests.cli import lines, needs_cifar10, ran, refused, start
 
 SMALL = ["train", "--model", "mlp", "--subset", "256", "--epochs", "2", "--batch-size", "64"]
 
@@ -63,13 +63,15 @@ def test_help_of_every_command():
     assert "--workdir" in listed
 
 
+@needs_cifar10
 def test_a_tables_rows_are_options(tmp_path):
     words = ["--models", "mlp", "--noise", "0", "0.4", "--methods", "sgd", "asam", "--epochs", "1"]
-    done = ran("digits", *words, "--seeds", "1", "--subset", "128", "--workdir", tmp_path)
+    done = ran("table3", *words, "--seeds", "1", "--subset", "128", "--workdir", tmp_path)
     found = [(line["label_noise"], line["method"]) for line in lines(tmp_path)]
     assert found == [(0.0, "sgd"), (0.0, "asam"), (0.4, "sgd"), (0.4, "asam")]
+    assert [line["epochs"] for line in lines(tmp_path)] == [2, 1, 2, 1]  # equal gradients
     assert "All 4 runs are finished" in done.stdout
-    refused("rho is each row's own", "digits", "--rho", "0.5", "--workdir", tmp_path)
+    refused("rho is each row's own", "table3", "--rho", "0.5", "--workdir", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.timing import Record
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import provenance, result_lines
+from experiments.training import provenance
 
 KIND = "benchmark_leaves"
 WIDTH, BATCH, RHO, ETA = 64, 32, 0.5, 0.01
@@ -118,12 +118,13 @@ def table(lines: list[Record]) -> str:
 
 def sections(workdir: Path) -> list[Section]:
     """The part of the report, if there are lines."""
-    lines = result_lines.read_kind(workdir, KIND)
-    if not lines:
-        return []
-    said = f"{timing.measured_on(lines[0])}, medians over {lines[0]['repeats']} steps."
-    text = f"{table(lines)}\n\n{FOOTNOTE}\n\n{said}"
-    return [timing.section("Compilation by number of parameter arrays", text, lines[:1])]
+
+    def describe(lines: list[Record]) -> str:
+        said = f"{timing.measured_on(lines[0])}, medians over {lines[0]['repeats']} steps."
+        return f"{table(lines)}\n\n{FOOTNOTE}\n\n{said}"
+
+    title = "Compilation by number of parameter arrays"
+    return timing.sections(workdir, KIND, lambda _: title, describe)
 
 
 def run(options: Leaves) -> None:

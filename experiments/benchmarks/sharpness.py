@@ -15,7 +15,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.problem import problem
 from experiments.benchmarks.timing import Record
 from experiments.reporting.summaries import Section
-from experiments.training import provenance, result_lines
+from experiments.training import provenance
 
 KIND = "benchmark_sharpness"
 
@@ -78,10 +78,8 @@ def describe(record: Record) -> str:
 
 def sections(workdir: Path) -> list[Section]:
     """A part of the report for each set that was measured."""
-    return [
-        timing.section(f"Cost of sharpness: {r['model']}, m = {r['m']}", describe(r), [r])
-        for r in result_lines.read_kind(workdir, KIND)
-    ]
+    title = "Cost of sharpness: {model}, m = {m}".format_map
+    return timing.sections(workdir, KIND, title, lambda lines: describe(lines[0]))
 
 
 def run(options: Sharpness) -> None:

@@ -19,9 +19,10 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.problem import IMAGE_SHAPE, Problem, base, problem
 from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
+from experiments.reporting.precision import in_words
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
-from experiments.training import loop, provenance, variants
+from experiments.training import loop, provenance, result_lines, variants
 from experiments.training.resolve import precision_of_jax
 from experiments.training.spec import ModelSpec, StepSpec
 from experiments.training.variants import EXACT, VARIANTS
@@ -191,11 +192,14 @@ def describe(records: list[Record]) -> str:
 
 
 def sections(workdir: Path) -> list[Section]:
-    """A part of the report for each network, batch size and dtype that was measured."""
-    return [
-        timing.section(f"Cost of a step: {title}", describe(rows), rows[:1])
-        for title, rows in timing.grouped(workdir, KIND, "model").items()
-    ]
+    """A part of the report for each network, batch size, dtype and device that was measured."""
+
+    def title(record: Record) -> str:
+        words = [record["model"], f"batch {record['batch_size']}", in_words(record)]
+        words += [record["device"]["kind"]] * (result_lines.platform(record) != "cpu")
+        return f"Cost of a step: {', '.join(words)}"
+
+    return timing.sections(workdir, KIND, title, describe)
 
 
 def run(options: Step) -> None:

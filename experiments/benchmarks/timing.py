@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.reporting.precision import in_words
 from experiments.reporting.summaries import Section, commands_of
 from experiments.training import result_lines
 
@@ -100,18 +99,17 @@ def measured_on(record: Record) -> str:
     return f"{device['kind']} ({device['processors']} processors), JAX {record['versions']['jax']}"
 
 
-def section(title: str, text: str, records: list[Record]) -> Section:
-    """A part of the report, with the commands that made it."""
-    return Section(title, f"{text}\n\n{commands_of(records)}")
-
-
-def grouped(workdir: Path, kind: str, *names: str) -> dict[str, list[Record]]:
-    """The stored lines of a kind by what was measured, 'resnet20, batch 128, float32'."""
+def sections(
+    workdir: Path,
+    kind: str,
+    title: Callable[[Record], str],
+    describe: Callable[[list[Record]], str],
+) -> list[Section]:
+    """A part of the report for the stored lines of each title, with the command that made them."""
     found: dict[str, list[Record]] = {}
     for record in result_lines.read_kind(workdir, kind):
-        words = [*(str(record[name]) for name in names), f"batch {record['batch_size']}"]
-        words += [in_words(record)]
-        if result_lines.platform(record) != "cpu":
-            words.append(record["device"]["kind"])
-        found.setdefault(", ".join(words), []).append(record)
-    return found
+        found.setdefault(title(record), []).append(record)
+    return [
+        Section(name, f"{describe(lines)}\n\n{commands_of(lines[:1])}")
+        for name, lines in found.items()
+    ]

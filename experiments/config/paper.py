@@ -65,10 +65,6 @@ class Table:
     seeds: int = 5
     # By network or by level of noise, whichever the rows differ in.
     numbers: Mapping[Any, Row] = dataclasses.field(default_factory=dict)
-    # Where epochs are given, SGD has so many times as many: its steps cost half.
-    sgd_epochs: int = 2
-    # More radii of a method, for --sweep.
-    sweep: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def holds(self, run) -> bool:
         """Whether a run is one of this table's."""
@@ -86,15 +82,6 @@ TABLES = {
         NOISE_LEVELS,
         seeds=3,
         numbers=_TABLE3,
-    ),
-    # Not in the paper: what two cores have time for.
-    "digits": Table(
-        "Digits by label noise",
-        "digits",
-        ("cnn",),
-        NOISE_LEVELS,
-        sgd_epochs=1,
-        sweep={"sam": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), "asam": (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)},
     ),
 }
 

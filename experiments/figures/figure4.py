@@ -12,7 +12,7 @@ import numpy as np
 from experiments.config.options import Options
 from experiments.config.run import Run
 from experiments.figures.figure import Figure, Record, for_data
-from experiments.reporting import curves, style
+from experiments.reporting import style
 from experiments.reporting.tables import Group, format_mean_std, groups
 from experiments.training import runner
 
@@ -66,13 +66,32 @@ def _regions(lines: list[Record]) -> tuple[dict[tuple, list[Group]], list[Group]
 
 
 def draw(lines: list[Record], path: Path) -> None:
-    """The regions over rho, with SGD as a level band."""
+    """Mean and standard deviation over seeds at each rho; SGD, which has none, as a level band."""
     regions, sgd = _regions(lines)
+    canvas, axes = style.figure((5.0, 4.2))
+    for region, found in regions.items():
+        rows = sorted(found, key=lambda group: group["rho"])
+        means, stds = zip(*map(_mean_std, rows), strict=True) if rows else ([], [])
+        label, color, marker = REGIONS[region]
+        look = dict(color=color, label=label, marker=marker)
+        axes.errorbar([group["rho"] for group in rows], means, stds, capsize=3, **look)
+    for mean, std in map(_mean_std, sgd):
+        color = style.COLORS["sgd"]
+        axes.axhline(mean, color=color, linestyle="--", label="SGD ($\\rho = 0$)")
+        axes.axhspan(mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
     first, seeds = lines[0], len({line["seed"] for line in lines})
     noise = f", {100 * first['label_noise']:g}% label noise" if first["label_noise"] else ""
-    title = f"{first['dataset']}, {first['model']}{noise}, {seeds} seeds"
-    series = {REGIONS[region]: found for region, found in regions.items()}
-    curves.over_radius(series, sgd, path, title)
+    axes.set_title(f"{first['dataset']}, {first['model']}{noise}, {seeds} seeds")
+    axes.set_xscale("log")
+    axes.set_xlabel("radius $\\rho$ of the perturbation")
+    axes.set_ylabel("final test accuracy (%)")
+    canvas.legend(loc="outside lower center", ncols=2, frameon=False)
+    style.save(canvas, path)
+
+
+def _mean_std(group: Group) -> tuple[float, float]:
+    std = np.std(group.final, ddof=1) if len(group.runs) > 1 else 0.0
+    return float(np.mean(group.final)), float(std)
 
 
 def text(lines: list[Record]) -> str:
