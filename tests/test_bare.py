@@ -34,7 +34,7 @@ def absent():
     needs = project["optional-dependencies"]["experiments"]
     extra = {re.split(r"[^\w-]", need)[0] for need in needs}
     missing = extra - {word for line in lines for word in line.split()} - {"scipy"}  # of JAX
-    assert {"matplotlib", "pandas", "scikit-learn"} == missing
+    assert {"matplotlib", "scikit-learn"} == missing
     return {"sklearn" if name == "scikit-learn" else name for name in missing}
 
 

@@ -10,6 +10,7 @@ import jax
 from tqdm import tqdm
 
 from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.tables import grouped
 from experiments.training import result_lines
 
 Record = dict[str, Any]
@@ -106,9 +107,7 @@ def sections(
     describe: Callable[[list[Record]], str],
 ) -> list[Section]:
     """A part of the report for the stored lines of each title, with the command that made them."""
-    found: dict[str, list[Record]] = {}
-    for record in result_lines.read_kind(workdir, kind):
-        found.setdefault(title(record), []).append(record)
+    found = grouped(result_lines.read_kind(workdir, kind), title)
     return [
         Section(name, f"{describe(lines)}\n\n{commands_of(lines[:1])}")
         for name, lines in found.items()

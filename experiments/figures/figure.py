@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.config.run import Run
 from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.tables import grouped
 from experiments.training import provenance, result_lines
 from experiments.training.runner import workdir_lock
 
@@ -53,11 +54,12 @@ class Figure:
             lines, _ = result_lines.read(workdir, self.kind)
         else:
             lines = result_lines.read_kind(workdir, self.kind)
-        experiments: dict[tuple, list[Record]] = {}
-        for line in lines:
+
+        def place(line: Record) -> tuple:
             values = line.get("run", {}) | line
-            experiments.setdefault(tuple(values[name] for name in self.keys), []).append(line)
-        made = []
+            return tuple(values[name] for name in self.keys)
+
+        experiments, made = grouped(lines, place), []
         for key, found in experiments.items():
             several = [*map(str, key)] if len(experiments) > 1 else []
             picture = f"{'_'.join([self.kind, *several])}.png"

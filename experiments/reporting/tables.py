@@ -1,11 +1,10 @@
 """Result lines in groups and tables: runs that differ in their seed alone make one row."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from experiments.config import paper
@@ -64,23 +63,24 @@ class Group:
         return self["subset"] is not None or self["epochs"] < PAPER_EPOCHS[self["method"]]
 
 
+def grouped(records: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
+    """The lines by what `key` says of them, in the order of the first of each."""
+    found: dict[Any, list[Record]] = {}
+    for record in records:
+        found.setdefault(key(record), []).append(record)
+    return found
+
+
 def groups(records: Iterable[Record]) -> list[Group]:
     """Runs grouped by all but their seed; groups in the order of their first run."""
-    lines = list(records)
-    table = pd.DataFrame(
-        [[str(setting(line, name)) for name in _SHARED] for line in lines], columns=list(_SHARED)
-    )
-    rows = table.groupby(list(_SHARED), sort=False).indices.values()
-    found = [sorted((lines[i] for i in indices), key=lambda line: line["seed"]) for indices in rows]
-    return [Group(tuple(runs)) for runs in sorted(found, key=lambda runs: lines.index(runs[0]))]
+    found = grouped(records, lambda line: tuple(str(setting(line, name)) for name in _SHARED))
+    return [Group(tuple(sorted(runs, key=lambda run: run["seed"]))) for runs in found.values()]
 
 
 def by_platform(records: list[Record]) -> dict[str, list[Record]]:
     """The lines of each kind of device, the CPU's first: numbers of two kinds are never mixed."""
-    found: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: result_lines.platform(r) != "cpu"):
-        found.setdefault(result_lines.platform(record), []).append(record)
-    return found
+    found = grouped(records, result_lines.platform)
+    return dict(sorted(found.items(), key=lambda one: one[0] != "cpu"))
 
 
 def format_mean_std(values: list[float], digits: int = 2) -> str:
