@@ -137,9 +137,9 @@ def test_the_tables_mark_edges_and_pair_seeds(tmp_path):
     draw(tmp_path / name)
     assert (tmp_path / name).stat().st_size > 5_000 and name == "asked_two.png"
     assert "rho 0.4 (*)" in report.of_study(ASKED, all_lines(edge=True))[0].body
-    (outcome,) = first.outcomes
-    assert outcome.problem == "one, CPU" and outcome.sam and outcome.asam
-    assert (outcome.sam["rho"], outcome.asam["rho"]) == (0.2, 0.5)
+    ((problem, _, base, twice, sam, asam, _, cheap),) = first.gained
+    assert (problem, base, twice, cheap) == ("one, CPU", "71.00 ± 1.00", "-", "-")
+    assert sam == "73.00 ± 1.00 (0.2)" and asam.endswith(" (0.5)")
 
 
 def test_the_wide_table_has_a_row_a_problem():

@@ -7,8 +7,6 @@ without which all radii come to the same.
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from experiments.config.options import Options
 from experiments.config.run import Run
 from experiments.figures.figure import Figure, Record, for_data
@@ -71,14 +69,20 @@ def draw(lines: list[Record], path: Path) -> None:
     canvas, axes = style.figure((5.0, 4.2))
     for region, found in regions.items():
         rows = sorted(found, key=lambda group: group["rho"])
-        means, stds = zip(*map(_mean_std, rows), strict=True) if rows else ([], [])
         label, color, marker = REGIONS[region]
-        look = dict(color=color, label=label, marker=marker)
-        axes.errorbar([group["rho"] for group in rows], means, stds, capsize=3, **look)
-    for mean, std in map(_mean_std, sgd):
-        color = style.COLORS["sgd"]
-        axes.axhline(mean, color=color, linestyle="--", label="SGD ($\\rho = 0$)")
-        axes.axhspan(mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+        axes.errorbar(
+            [group["rho"] for group in rows],
+            [group.mean for group in rows],
+            [group.std for group in rows],
+            color=color,
+            label=label,
+            marker=marker,
+            capsize=3,
+        )
+    for group in sgd:
+        color, low, high = style.COLORS["sgd"], group.mean - group.std, group.mean + group.std
+        axes.axhline(group.mean, color=color, linestyle="--", label="SGD ($\\rho = 0$)")
+        axes.axhspan(low, high, color=color, alpha=0.2, linewidth=0)
     first, seeds = lines[0], len({line["seed"] for line in lines})
     noise = f", {100 * first['label_noise']:g}% label noise" if first["label_noise"] else ""
     axes.set_title(f"{first['dataset']}, {first['model']}{noise}, {seeds} seeds")
@@ -89,18 +93,13 @@ def draw(lines: list[Record], path: Path) -> None:
     style.save(canvas, path)
 
 
-def _mean_std(group: Group) -> tuple[float, float]:
-    std = np.std(group.final, ddof=1) if len(group.runs) > 1 else 0.0
-    return float(np.mean(group.final)), float(std)
-
-
 def text(lines: list[Record]) -> str:
     """What the report says."""
     regions, sgd = _regions(lines)
     parts = []
     for (normalization, p), found in regions.items():
         if found:
-            best = max(found, key=lambda group: float(np.mean(group.final)))
+            best = max(found, key=lambda group: group.mean)
             parts.append(
                 f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
                 f"{best['rho']:g} with {format_mean_std(best.final)}%"

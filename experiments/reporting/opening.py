@@ -1,8 +1,7 @@
 """The table that opens the report: for each problem what was gained, by what, and at what cost."""
 
-import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from experiments.reporting.tables import Group, format_mean_std, markdown, paired, radius
 
@@ -22,27 +21,6 @@ FOOTNOTE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One problem, and what was compared on it.
-
-    Attributes:
-      problem: data, network, label noise, device, in words.
-      base: the runs of the base optimizer for the same epochs.
-      twice: those for twice the epochs.
-      sam: SAM's.
-      asam: ASAM's.
-      cheap: the most accurate cheap variant's, with its name and its cost.
-    """
-
-    problem: str
-    base: Group
-    twice: Group | None = None
-    sam: Group | None = None
-    asam: Group | None = None
-    cheap: tuple[str, float, Group] | None = None
-
-
 def regime(base: Group) -> str:
     """Whether these are the paper's circumstances, and by what one sees it."""
     value = statistics.mean(base.fit)
@@ -51,22 +29,24 @@ def regime(base: Group) -> str:
     return f"{word} ({value:.1f}%)"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """A row for each problem."""
+def row(problem: str, of: Mapping[str, Group], cheap: str) -> list[str]:
+    """What was compared on a problem.
+
+    Args:
+      problem: data, network, label noise, device, in words.
+      of: the runs of the base optimizer, for twice the epochs, of SAM and of ASAM, as far as there
+        are any: base, twice, sam and asam.
+      cheap: the most accurate cheap variant, with its cost.
+    """
+    words = {role: format_mean_std(group.final) for role, group in of.items()}
+    words |= {n: f"{words[n]} ({radius(of[n])})" for n in ("sam", "asam") if n in of}
+    cells = [words.get(role, "-") for role in ("base", "twice", "sam", "asam")]
+    gain = paired(of["asam"], of["sam"]) if {"sam", "asam"} <= of.keys() else "-"
+    return [problem, regime(of["base"]), *cells, gain, cheap]
+
+
+def table(rows: list[list[str]]) -> str:
+    """All of them."""
     header = ["problem", "paper's regime (fits)", "base, cost 1", "base, cost 2"]
     header += ["SAM, cost 2 (rho)", "ASAM, cost 2 (rho)", "ASAM minus SAM"]
-    header += ["cheap: variant, cost (rho)"]
-    rows = []
-    for outcome in outcomes:
-        cheap, sam, asam = "-", outcome.sam, outcome.asam
-        if outcome.cheap is not None:
-            name, cost, group = outcome.cheap
-            cheap = f"{format_mean_std(group.final)}: {name}, {cost:.3g} ({radius(group)})"
-        plain = (outcome.base, outcome.twice)
-        row = [outcome.problem, regime(outcome.base)]
-        row += ["-" if g is None else format_mean_std(g.final) for g in plain]
-        row += [
-            "-" if g is None else f"{format_mean_std(g.final)} ({radius(g)})" for g in (sam, asam)
-        ]
-        rows.append([*row, paired(asam, sam) if sam and asam else "-", cheap])
-    return markdown(header, rows)
+    return markdown([*header, "cheap: variant, cost (rho)"], rows)

@@ -24,9 +24,9 @@ def write(workdir: Path, sections: list[Section], problems: list[str]) -> Path:
       The path of RESULTS.md.
     """
     parts = ["# Results", MADE]
-    outcomes = [outcome for section in sections for outcome in section.outcomes]
-    if outcomes:
-        parts += [f"## {opening.TITLE}", opening.table(outcomes), opening.FOOTNOTE]
+    gained = [row for section in sections for row in section.gained]
+    if gained:
+        parts += [f"## {opening.TITLE}", opening.table(gained), opening.FOOTNOTE]
     for section in sections or [NOTHING]:
         parts += [f"## {section.title}", section.body]
         for picture, draw in section.pictures:

@@ -1,11 +1,11 @@
 """A part of the report, and what each part says of where its numbers come from."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting import opening, precision
+from experiments.reporting import precision
 from experiments.reporting.tables import Group
 
 Picture = tuple[str, Callable[[Path], None]]  # the name of its file, and what draws it at a path
@@ -18,7 +18,7 @@ class Section:
     title: str
     body: str
     pictures: tuple[Picture, ...] = ()
-    outcomes: tuple[opening.Outcome, ...] = ()  # its rows of the table that opens the report
+    gained: Sequence[list[str]] = ()  # its rows of the table that opens the report
 
 
 def measured_on(found: list[Group]) -> str:

@@ -1,6 +1,7 @@
 """Result lines in groups and tables: runs that differ in their seed alone make one row."""
 
 import dataclasses
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,6 +44,16 @@ class Group:
     @property
     def final(self) -> list[float]:
         return [run["test_accuracy_final"] for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        """Of the final accuracies."""
+        return statistics.mean(self.final)
+
+    @property
+    def std(self) -> float:
+        """Of the final accuracies: the sample's, 0 for a single run."""
+        return float(np.std(self.final, ddof=1)) if len(self.runs) > 1 else 0.0
 
     @property
     def best(self) -> list[float]:

@@ -85,9 +85,9 @@ def draw(rows: list[Row], path: Path) -> None:
         groups = [pair[number] for pair in pairs.values()]
         axes.bar(
             np.arange(len(pairs)) + 0.4 * number - 0.2,
-            [np.mean(group.final) for group in groups],
+            [group.mean for group in groups],
             0.38,
-            yerr=[np.std(group.final, ddof=1) for group in groups],
+            yerr=[group.std for group in groups],
             color=[style.COLORS[group["method"]] for group in groups],
             alpha=1.0 - 0.5 * number,
             capsize=3,

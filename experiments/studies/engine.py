@@ -7,7 +7,6 @@ nothing.
 
 import dataclasses
 import itertools
-import statistics
 from typing import Any
 
 import jax
@@ -123,7 +122,7 @@ def choose(what: Study, lines: list[Record]) -> Choices:
         if not found:
             continue
         judged = {key: Group(tuple(runs)) for key, runs in sorted(found.items())}
-        means = {key: statistics.mean(group.final) for key, group in judged.items()}
+        means = {key: group.mean for key, group in judged.items()}
         scores[problem.name, arm.name] = means
         if arm.fits:
             fitting = [key for key, group in judged.items() if min(group.fit) >= FITTED]

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.config.registry import collect
 from experiments.reporting import opening, style
 from experiments.reporting.summaries import Section, commands, measured_on
@@ -99,8 +97,8 @@ def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]
         body += [measured_on(all_runs), commands(all_runs)]
         picture = "_".join([what.name, *re.findall(r"[\w.]+", name), *re.findall(r"\w+", where)])
         draw = partial(draw_rows, found, title=name or what.title)
-        outcomes = () if what.wide else tuple(_outcome(found, f"{name}, {device}"))
-        made.append(Section(title, "\n\n".join(body), ((f"{picture}.png", draw),), outcomes))
+        gained = [] if what.wide else _gained(found, f"{name}, {device}")
+        made.append(Section(title, "\n\n".join(body), ((f"{picture}.png", draw),), gained))
     return made
 
 
@@ -145,10 +143,10 @@ def _share(what: Study, rows: list[Row], row: Row) -> str:
     of = _by_arm(rows)
     if what.share is None or any(name not in of for name in what.share):
         return "-"
-    low, high = (statistics.mean(of[name].group.final) for name in what.share)
+    low, high = (of[name].group.mean for name in what.share)
     if high - low < LEAST_GAIN:
         return "-"
-    return f"{(statistics.mean(row.group.final) - low) / (high - low):.2f}"
+    return f"{(row.group.mean - low) / (high - low):.2f}"
 
 
 def long_table(what: Study, rows: list[Row]) -> str:
@@ -156,7 +154,7 @@ def long_table(what: Study, rows: list[Row]) -> str:
     of = _by_arm(rows)
     names = [name for name in what.references if name in of]
     lines = []
-    for row in sorted(rows, key=lambda r: (r.cost, -statistics.mean(r.group.final))):
+    for row in sorted(rows, key=lambda r: (r.cost, -r.group.mean)):
         plain, variant = row.group["method"] == "sgd", VARIANTS[row.group["variant"]].text
         line = {
             "method": row.arm.name,
@@ -209,16 +207,17 @@ def wide_table(what: Study, rows: list[Row]) -> str:
     return markdown(["problem", *(f"{name}, %" for name in arms)], cells)
 
 
-def _outcome(rows: list[Row], problem: str) -> list[opening.Outcome]:
+def _gained(rows: list[Row], problem: str) -> list[list[str]]:
     """The row of the table that opens the report, where the base optimizer has runs."""
-    of_role = {row.arm.role: row.group for row in rows if row.arm.role}
+    of_role = {row.arm.role: row.group for row in rows}
     if "base" not in of_role:
         return []
     within = [row for row in rows if row.arm.role == "cheap" and row.cost <= CHEAP]
-    best = max(within, key=lambda row: statistics.mean(row.group.final), default=None)
-    cheap = (best.arm.name, best.cost, best.group) if best else None
-    others = {name: of_role.get(name) for name in ("twice", "sam", "asam")}
-    return [opening.Outcome(problem, of_role["base"], **others, cheap=cheap)]
+    cheap, best = "-", max(within, key=lambda row: row.group.mean, default=None)
+    if best:
+        cheap = f"{format_mean_std(best.group.final)}: {best.arm.name}, {best.cost:.3g}"
+        cheap += f" ({radius(best.group)})"
+    return [opening.row(problem, of_role, cheap)]
 
 
 def draw_rows(rows: list[Row], path: Path, title: str) -> None:
@@ -229,11 +228,9 @@ def draw_rows(rows: list[Row], path: Path, title: str) -> None:
     canvas, panels = style.panels(len(problems), 1, size)
     for panel, name in zip(panels, problems, strict=True):
         found = [row for row in rows if row.problem.name == name]
-        found = sorted(found, key=lambda row: statistics.mean(row.group.final))
+        found = sorted(found, key=lambda row: row.group.mean)
         for height, row in enumerate(found):
-            spread = np.std(row.group.final, ddof=1) if len(row.group.runs) > 1 else 0.0
-            color = style.COLORS[row.group["method"]]
-            at = statistics.mean(row.group.final)
+            at, spread, color = row.group.mean, row.group.std, style.COLORS[row.group["method"]]
             panel.errorbar(at, height, xerr=spread, color=color, marker="o", capsize=2)
         labels = [f"{row.arm.name} (cost {row.cost:.3g})" for row in found]
         panel.set_yticks(range(len(found)), labels, fontsize=8)
