@@ -164,8 +164,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
 
 def _finish(options: Options, said: str) -> list[str]:
     """Writes the report and says where; a sentence for each line that could not be read."""
-    from experiments import benchmarks
-    from experiments.figures import sections as figures
+    from experiments import benchmarks, figures
     from experiments.reporting import report, sections
     from experiments.studies import language
     from experiments.studies import report as studies

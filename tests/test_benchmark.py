@@ -10,6 +10,7 @@ import pytest
 import asam_jax
 from experiments import benchmarks
 from experiments.benchmarks import leaves, sharpness, step
+from experiments.benchmarks.problem import plain_formula
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS
 
@@ -67,10 +68,11 @@ def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
     assert "| 3      | optax.contrib.sam |" in section.body
 
 
-def test_the_plain_formulas_gradient_is_ours():
+def test_the_plain_formulas_eps_is_ours():
     params, x = leaves.network(3), jnp.ones((2, leaves.WIDTH))
-    expected = asam_jax.value_and_grad(leaves.loss, rho=leaves.RHO)(params, x)[1]
-    found = leaves.plain(params, x)
+    grads = jax.grad(leaves.loss)(params, x)
+    expected = asam_jax.perturbation(params, grads, rho=leaves.RHO)
+    found = plain_formula(params, grads, leaves.RHO)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from experiments.config import paper
-from experiments.reporting import precision, report, sections
+from experiments.reporting import report, sections
 from experiments.reporting.opening import row
-from experiments.reporting.summaries import Section
+from experiments.reporting.summaries import Section, arithmetic_of
 from experiments.reporting.tables import Group, groups, runs_table
 from experiments.training import result_lines
 from tests.runs import made
@@ -96,7 +96,7 @@ def test_the_table_that_opens_the_report():
 )
 def test_the_arithmetic_is_said_as_the_device_has_it(platform, values, words):
     record = {"dtype": "float32", "device": {"platform": platform}} | values
-    assert precision.in_words(record).startswith(words)
+    assert arithmetic_of(record).startswith(words)
 
 
 def test_an_empty_folder_says_so(tmp_path):

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 import asam_jax
 from experiments.benchmarks.compiled_models import AXIS, Problem
+from experiments.benchmarks.problem import plain_formula
 
 RHO = 0.5
 
@@ -81,9 +82,7 @@ def _gradients(given: Problem, name: str) -> Callable[..., Any]:
         if name == "eps":
             eps = asam_jax.perturbation(params, g, rho=RHO)
         else:
-            t = asam_jax.elementwise()(params)
-            norm = optax.tree.norm(jax.tree.map(jnp.multiply, t, g))
-            eps = jax.tree.map(lambda t, g: RHO * t * t * g / norm, t, g)
+            eps = plain_formula(params, g, RHO)
         return value, grad(jax.tree.map(jnp.add, params, eps))[1]
 
     return one

@@ -15,13 +15,14 @@ import optax
 
 import asam_jax
 from experiments.benchmarks import timing
+from experiments.benchmarks.problem import plain_formula
 from experiments.benchmarks.timing import Record
 from experiments.reporting.summaries import Section
 from experiments.reporting.tables import markdown
 from experiments.training import provenance
 
 KIND = "benchmark_leaves"
-WIDTH, BATCH, RHO, ETA = 64, 32, 0.5, 0.01
+WIDTH, BATCH, RHO = 64, 32, 0.5
 NAMES = {"sgd": "SGD", "asam": "ASAM", "plain": "plain formula", "optax": "optax.contrib.sam"}
 FOOTNOTE = (
     f"Dense layers of width {WIDTH} with tanh, a kernel and a bias each, batch {BATCH}, SGD with "
@@ -56,33 +57,23 @@ def loss(params: Any, x: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(x))
 
 
-def plain(params: Any, x: jax.Array) -> Any:
-    """The gradient at w + eps, as a reader of the paper would write it."""
-
-    def scale(path: Any, w: jax.Array) -> jax.Array:
-        return jnp.ones(()) if path[-1].key == "bias" else jnp.abs(w) + ETA
-
-    scales = jax.tree_util.tree_map_with_path(scale, params)
-    scaled = jax.tree.map(jnp.multiply, scales, jax.grad(loss)(params, x))
-    norm = optax.tree.norm(scaled)
-    at = jax.tree.map(lambda w, t, s: w + RHO * t * s / norm, params, scales, scaled)
-    return jax.grad(loss)(at, x)
-
-
 def measure(leaves: int, name: str, repeats: int) -> Record:
     """One step at one number of leaves."""
     base = optax.sgd(0.01, momentum=0.9)
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
     tx = optax.with_extra_args_support(base)
     if name == "asam":
-        tx = asam_jax.asam(base, RHO, eta=ETA)
+        tx = asam_jax.asam(base, RHO)
     if name == "optax":
         tx = optax.contrib.sam(base, adversary, opaque_mode=True)
 
     def step(state: Any) -> Any:
         params, opt_state, x = state
         grad_fn = lambda params, _=None: jax.grad(loss)(params, x)  # noqa: E731
-        grads = plain(params, x) if name == "plain" else grad_fn(params)
+        grads = grad_fn(params)
+        if name == "plain":
+            eps = plain_formula(params, grads, RHO)
+            grads = grad_fn(jax.tree.map(jnp.add, params, eps))
         updates, opt_state = tx.update(grads, opt_state, params, grad_fn=grad_fn)
         return jax.tree.map(jnp.add, params, updates), opt_state, x
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+import asam_jax
 from experiments import models
 
 IMAGE_SHAPE = (32, 32, 3)
@@ -52,6 +53,13 @@ def problem(model: str, images: int, dtype: str = "float32", training: bool = Tr
     batch = (pictures, jnp.asarray(rng.integers(10, size=images), jnp.int32))
     loss, params, rest = classifier(model, dtype, training)
     return Problem(loss, params, rest, batch)
+
+
+def plain_formula(params: Any, grads: Any, rho: float) -> Any:
+    """ASAM's eps as a reader of the paper would write it; it overflows and divides by zero."""
+    t = asam_jax.elementwise()(params)
+    norm = optax.tree.norm(jax.tree.map(jnp.multiply, t, grads))
+    return jax.tree.map(lambda t, g: rho * t * t * g / norm, t, grads)
 
 
 def base() -> optax.GradientTransformation:

@@ -19,8 +19,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.problem import IMAGE_SHAPE, Problem, base, problem
 from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
-from experiments.reporting.precision import in_words
-from experiments.reporting.summaries import Section
+from experiments.reporting.summaries import Section, arithmetic_of
 from experiments.reporting.tables import markdown
 from experiments.training import loop, provenance, result_lines, variants
 from experiments.training.resolve import precision_of_jax
@@ -195,7 +194,7 @@ def sections(workdir: Path) -> list[Section]:
     """A part of the report for each network, batch size, dtype and device that was measured."""
 
     def title(record: Record) -> str:
-        words = [record["model"], f"batch {record['batch_size']}", in_words(record)]
+        words = [record["model"], f"batch {record['batch_size']}", arithmetic_of(record)]
         words += [record["device"]["kind"]] * (result_lines.platform(record) != "cpu")
         return f"Cost of a step: {', '.join(words)}"
 

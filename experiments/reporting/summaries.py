@@ -5,10 +5,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting import precision
+from experiments.config.run import LATER
 from experiments.reporting.tables import Group
+from experiments.training import result_lines
 
 Picture = tuple[str, Callable[[Path], None]]  # the name of its file, and what draws it at a path
+
+# Of float32 at each jax_default_matmul_precision, as jax.lax.Precision documents it.
+_FLOAT32 = {
+    ("gpu", "default"): "products and convolutions in TF32",
+    ("gpu", "high"): "products and convolutions in TF32",
+    ("tpu", "default"): "products and convolutions in bfloat16",
+    ("tpu", "high"): "products and convolutions in three passes of bfloat16",
+    ("tpu", "highest"): "products and convolutions in six passes of bfloat16",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +41,7 @@ def measured_on(found: list[Group]) -> str:
     device = values(lambda r: f"{r['device']['kind']} ({r['device']['processors']} processors)")
     jax = values(lambda r: r["versions"]["jax"])
     flax = values(lambda r: r["versions"]["flax"])
-    arithmetic = values(precision.in_words)
+    arithmetic = values(arithmetic_of)
     data = values(lambda r: f"{r['dataset']} {r['dataset_fingerprint']}")
     hours = sum(group.wall_seconds for group in found) / 3600
     seconds = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
@@ -41,6 +51,17 @@ def measured_on(found: list[Group]) -> str:
         f"Measured on: {device}; JAX {jax}, Flax {flax};{said} data {data}; "
         f"{len(runs)} runs, {seconds} of training."
     )
+
+
+def arithmetic_of(record: dict[str, Any]) -> str:
+    """'bfloat16', or 'float32 (products and convolutions in TF32)'."""
+    if record["dtype"] != "float32":
+        return record["dtype"]
+    chosen = record.get("precision", LATER["precision"])
+    if chosen not in ("default", "high", "highest"):  # an algorithm that JAX was set to
+        return f"float32 (products by {chosen})"
+    words = _FLOAT32.get((result_lines.platform(record), chosen))
+    return f"float32 ({words})" if words else "float32"
 
 
 def commands(found: list[Group]) -> str:

@@ -4,6 +4,7 @@ Each variant has the same number of settings to choose from. Both problems are s
 wrong labels: where a network does not even learn the right ones there is no gain to keep.
 """
 
+from experiments.studies import fitted
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training.variants import EXACT, VARIANTS
 
@@ -39,14 +40,7 @@ STUDIES = {
             ),
             Problem(
                 "cifar10, resnet8, 40% label noise, 5,000 images",
-                dict(
-                    dataset="cifar10",
-                    model="resnet8",
-                    epochs=20,
-                    label_noise=0.4,
-                    subset=5000,
-                    augment=False,
-                ),
+                fitted.SETTINGS | dict(label_noise=0.4, subset=5000),
                 dict(validation=0.25),
             ),
         ),
