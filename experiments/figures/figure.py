@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.run import Run
-from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.summaries import Section, commands_of, machines
 from experiments.reporting.tables import grouped
 from experiments.training import provenance, result_lines
 from experiments.training.runner import workdir_lock
@@ -64,8 +64,9 @@ class Figure:
             several = [*map(str, key)] if len(experiments) > 1 else []
             picture = f"{'_'.join([self.kind, *several])}.png"
             title = ", ".join([self.title, *map(str, key[:2])])
-            body = f"{self.text(found)}\n\n{_origin(found)}"
-            made.append(Section(title, body, ((picture, partial(self.draw, found)),)))
+            body = [self.text(found), f"Measured on: {machines(found)}.", commands_of(found)]
+            draw = partial(self.draw, found)
+            made.append(Section(title, "\n\n".join(body), ((picture, draw),)))
         return made
 
 
@@ -80,13 +81,3 @@ def for_data(shared: Run, usual: Run, paper: dict[str, Any]) -> Run:
 def stamped(kind: str, record: Record) -> Record:
     """A line of one kind, with the command, the versions and the device that made it."""
     return {"kind": kind, **record, **provenance.stamp()}
-
-
-def _origin(lines: list[Record]) -> str:
-    """Device, versions and commands behind some lines."""
-    devices = {f"{r['device']['kind']} ({r['device']['processors']} processors)" for r in lines}
-    versions = {r["versions"]["jax"] for r in lines}
-    return (
-        f"Measured on: {'; '.join(sorted(devices))}; JAX {'; '.join(sorted(versions))}.\n\n"
-        f"{commands_of(lines)}"
-    )

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from experiments.figures.figure import Record
 from experiments.reporting import style
-from experiments.reporting.tables import markdown
+from experiments.reporting.tables import grouped, markdown
 
 # Appendix B's.
 PAPER_RHOS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
@@ -28,9 +28,15 @@ class Score:
     """A measure at the rho whose correlation R with the gap is largest."""
 
     rho: float
+    values: np.ndarray  # of each network
     r: float
     tau: float
     held_out: float  # R on half of the trainings at the rho chosen on the other half, both ways
+
+
+def gaps(lines: list[Record]) -> np.ndarray:
+    """The generalization gap of each network."""
+    return np.array([line["gap"] for line in lines], float)
 
 
 def values(lines: list[Record], measure: str) -> dict[float, np.ndarray]:
@@ -39,57 +45,50 @@ def values(lines: list[Record], measure: str) -> dict[float, np.ndarray]:
     return dict(zip(lines[0]["rhos"], table.T, strict=True))
 
 
-def gaps(lines: list[Record]) -> np.ndarray:
-    """The generalization gap of each network."""
-    return np.array([line["gap"] for line in lines], float)
-
-
-def pearson(x: np.ndarray, gap: np.ndarray) -> float:
-    """R; -1 where the measure is not finite or constant, so that it is never chosen."""
-    if not np.all(np.isfinite(x)) or np.ptp(x) == 0:
-        return -1.0
-    return float(np.corrcoef(x, gap)[0, 1])
+def correlations(lines: list[Record], measure: str, rhos: list[float]) -> dict[float, float]:
+    """R at each rho; -1 where the measure is not finite or constant, so that it is never chosen."""
+    found = {}
+    for rho in rhos:
+        x = values(lines, measure)[rho]
+        usable = np.all(np.isfinite(x)) and np.ptp(x) > 0
+        found[rho] = float(np.corrcoef(x, gaps(lines))[0, 1]) if usable else -1.0
+    return found
 
 
 def score(lines: list[Record], measure: str, rhos: list[float]) -> Score:
     """At the rho with the largest R, as the paper chooses it; also held out."""
 
-    def by_rho(of: list[Record]) -> dict[float, float]:
-        return {rho: pearson(values(of, measure)[rho], gaps(of)) for rho in rhos} if of else {}
-
     def best(found: dict[float, float]) -> float:
         return max(found, key=lambda rho: found[rho])
 
-    decays = sorted({line["run"]["weight_decay"] for line in lines})
-    even = {decay for number, decay in enumerate(decays) if number % 2 == 0}
-    first = by_rho([line for line in lines if line["run"]["weight_decay"] in even])
-    second = by_rho([line for line in lines if line["run"]["weight_decay"] not in even])
-    held_out = (second[best(first)] + first[best(second)]) / 2 if second else float("nan")
-    whole = by_rho(lines)
+    decays, held_out = sorted({line["run"]["weight_decay"] for line in lines}), float("nan")
+    halves = grouped(lines, lambda line: decays.index(line["run"]["weight_decay"]) % 2).values()
+    if len(halves) == 2:
+        first, second = (correlations(half, measure, rhos) for half in halves)
+        held_out = (second[best(first)] + first[best(second)]) / 2
+    whole = correlations(lines, measure, rhos)
     rho = best(whole)
-    tau, _ = kendalltau(values(lines, measure)[rho], gaps(lines))
-    return Score(rho, whole[rho], float(tau), held_out)  # type: ignore[arg-type]
+    at = values(lines, measure)[rho]
+    tau, _ = kendalltau(at, gaps(lines))
+    return Score(rho, at, whole[rho], float(tau), held_out)  # type: ignore[arg-type]
 
 
-def grids(lines: list[Record]) -> dict[str, list[float]]:
-    """The paper's radii, and, where more were measured, all of them."""
+def scores(lines: list[Record]) -> dict[tuple[str, str], Score]:
+    """Of each measure on the paper's grid of radii and, where more were measured, on all."""
     measured = lines[0]["rhos"]
-    found = {"the paper's": [rho for rho in measured if rho in PAPER_RHOS]}
-    if len(measured) > len(found["the paper's"]):
-        found[f"up to {max(measured):g}"] = measured
-    return found
+    grids = {"the paper's": [rho for rho in measured if rho in PAPER_RHOS]}
+    if len(measured) > len(grids["the paper's"]):
+        grids[f"up to {max(measured):g}"] = measured
+    return {(grid, n): score(lines, n, rhos) for grid, rhos in grids.items() for n in NAMES}
 
 
 def text(lines: list[Record]) -> str:
     """What the report says of Figure 2."""
-    first, run, gap = lines[0], lines[0]["run"], gaps(lines)
+    first, run, gap, found = lines[0], lines[0]["run"], gaps(lines), scores(lines)
     rows = []
-    for name, rhos in grids(lines).items():
-        for measure, words in NAMES.items():
-            at = score(lines, measure, rhos)
-            increase = f"{np.median(values(lines, measure)[at.rho]):.3g}"
-            numbers = (f"{number:.3f}" for number in (at.r, at.tau, at.held_out))
-            rows.append([name, words, f"{at.rho:g}", increase, *numbers])
+    for (grid, measure), at in found.items():
+        row = [grid, NAMES[measure], f"{at.rho:g}", f"{np.median(at.values):.3g}"]
+        rows.append([*row, *(f"{number:.3f}" for number in (at.r, at.tau, at.held_out))])
     header = ["grid of rho", "measure", "rho", "increase", "R", "Kendall's tau", "R, held out"]
     noise = (
         f" Training and test labels are {100 * run['label_noise']:g}% noise, since clean digits "
@@ -105,33 +104,26 @@ def text(lines: list[Record]) -> str:
         f"n = {len(lines)} networks with gaps (test loss minus training loss) from "
         f"{gap.min():.2f} to {gap.max():.2f}. One-step sharpness with m = {first['m']} on "
         f"{first['images']} training images, BatchNorm in {first['batch_norm']} mode.{noise} "
-        f"{_verdict(lines)}\n\n{markdown(header, rows)}\n\n"
+        f"{_verdict(found)}\n\n{markdown(header, rows)}\n\n"
         "rho is the one with the largest R, as in the paper, which flatters every measure; "
-        "increase: of the loss at that rho, the median over networks; held "
-        "out is R on every other weight decay's networks at the rho chosen on the rest, the mean "
-        "of both ways."
+        "increase: of the loss at that rho, the median over networks, and where that is many times "
+        "a loss, the radius is far outside of any minimum; held out is R on every other weight "
+        "decay's networks at the rho chosen on the rest, the mean of both ways."
     )
 
 
-def _verdict(lines: list[Record]) -> str:
+def _verdict(found: dict[tuple[str, str], Score]) -> str:
     """Whether the paper's two comparisons hold here, too: held out, grid by grid."""
     said = []
-    for name, rhos in grids(lines).items():
+    for grid in dict.fromkeys(grid for grid, _ in found):
         parts = []
         for order, label in (("2", "2"), ("inf", "infinity")):
-            plain = score(lines, f"sharpness_{order}", rhos).held_out
-            adaptive = score(lines, f"adaptive_{order}", rhos).held_out
+            plain = found[grid, f"sharpness_{order}"].held_out
+            adaptive = found[grid, f"adaptive_{order}"].held_out
             word = "agrees" if adaptive > plain else "does not agree"
             word = "does not, both are negative" if max(adaptive, plain) < 0 else word
             parts.append(f"for p = {label} it {word} (held out {adaptive:.2f} against {plain:.2f})")
-        said.append(f"With the paper's claim, on the grid {name}, {' and '.join(parts)}.")
-    widest = list(grids(lines).values())[-1]
-    best, measure = max(((score(lines, n, widest), n) for n in NAMES), key=lambda one: one[0].r)
-    said.append(
-        f"The largest R, {best.r:.2f}, is at rho = {best.rho:g}, where the loss increases by "
-        f"{np.median(values(lines, measure)[best.rho]):.3g}: such a radius is far outside of any "
-        "minimum."
-    )
+        said.append(f"With the paper's claim, on the grid {grid}, {' and '.join(parts)}.")
     return " ".join(said)
 
 
@@ -140,14 +132,13 @@ def draw(lines: list[Record], path: Path) -> None:
 
     Colours tell the weight decays.
     """
-    places = [(grid, rhos, name) for grid, rhos in grids(lines).items() for name in NAMES]
-    canvas, panels = style.panels(len(places) // 2, 2, (5.6, 0.3 + 1.4 * len(places)))
+    found = scores(lines)
+    canvas, panels = style.panels(len(found) // 2, 2, (5.6, 0.3 + 1.4 * len(found)))
     decays = np.array([line["run"]["weight_decay"] for line in lines])
     norm = LogNorm(decays.min(), decays.max() if np.ptp(decays) else decays.min() * 10)
     look: Any = dict(c=decays, norm=norm, cmap="cividis", s=12, linewidths=0)
-    for panel, (grid, rhos, measure) in zip(panels, places, strict=True):
-        at = score(lines, measure, rhos)
-        panel.scatter(values(lines, measure)[at.rho], gaps(lines), **look)
+    for panel, ((grid, measure), at) in zip(panels, found.items(), strict=True):
+        panel.scatter(at.values, gaps(lines), **look)
         said = f"{NAMES[measure]}\nradii: {grid}; $R$ = {at.r:.2f}, $\\tau$ = {at.tau:.2f}"
         panel.set_title(said, fontsize=8)
         # "2M", not "2" with a power of ten at the end of the label, behind rho.

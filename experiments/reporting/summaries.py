@@ -38,8 +38,6 @@ def measured_on(found: list[Group]) -> str:
     def values(get: Callable[[dict[str, Any]], str]) -> str:
         return "; ".join(sorted({get(run) for run in runs}))
 
-    device = values(lambda r: f"{r['device']['kind']} ({r['device']['processors']} processors)")
-    jax = values(lambda r: r["versions"]["jax"])
     flax = values(lambda r: r["versions"]["flax"])
     arithmetic = values(arithmetic_of)
     data = values(lambda r: f"{r['dataset']} {r['dataset_fingerprint']}")
@@ -48,9 +46,16 @@ def measured_on(found: list[Group]) -> str:
     # On a CPU float32 is what it says, and a table has a column for dtypes that differ.
     said = "" if arithmetic == "float32" else f" {arithmetic};"
     return (
-        f"Measured on: {device}; JAX {jax}, Flax {flax};{said} data {data}; "
+        f"Measured on: {machines(runs)}, Flax {flax};{said} data {data}; "
         f"{len(runs)} runs, {seconds} of training."
     )
+
+
+def machines(lines: list[dict[str, Any]]) -> str:
+    """'Intel(R) Xeon(R) (2 processors); JAX 0.10.2', of all lines."""
+    devices = {f"{r['device']['kind']} ({r['device']['processors']} processors)" for r in lines}
+    versions = {r["versions"]["jax"] for r in lines}
+    return f"{'; '.join(sorted(devices))}; JAX {'; '.join(sorted(versions))}"
 
 
 def arithmetic_of(record: dict[str, Any]) -> str:

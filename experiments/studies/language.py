@@ -26,7 +26,7 @@ from experiments.config.run import one_of
 from experiments.datasets import topics
 from experiments.models.text import ByteTransformer
 from experiments.reporting.summaries import Section, commands, measured_on
-from experiments.reporting.tables import Group, Record, format_mean_std, markdown, paired
+from experiments.reporting.tables import Group, Record, format_mean_std, grouped, markdown, paired
 from experiments.training import optimizers, provenance, result_lines, runner
 from experiments.training.stop import StopRequest
 
@@ -207,14 +207,11 @@ def sections(workdir: Path) -> list[Section]:
     lines = {line["run_id"]: line for line in result_lines.read(workdir, KIND)[0]}
     made = []
     for fingerprint in dict.fromkeys(line["dataset_fingerprint"] for line in lines.values()):
-        plan = [*planned(list(lines.values()), fingerprint)]
-        for problem in PROBLEMS:
-            groups: dict[str, Group] = {}
-            for name in ARMS:
-                wanted = dict(problem=problem, method=name).items()
-                final = [o["run_id"] for o in plan if wanted <= o.items() and o["seed"] in SEEDS]
-                runs = tuple(lines[run_id] for run_id in final if run_id in lines)
-                groups |= {name: Group(runs)} if runs else {}
+        plan = planned(list(lines.values()), fingerprint)
+        final = [one for one in plan if one["seed"] in SEEDS and one["run_id"] in lines]
+        for problem, runs in grouped(final, lambda one: one["problem"]).items():
+            of = grouped([lines[one["run_id"]] for one in runs], lambda line: line["method"])
+            groups = {name: Group(tuple(found)) for name, found in of.items()}
             if BASE in groups:
                 found = list(groups.values())
                 body = [table(groups), SAID, measured_on(found), commands(found)]
