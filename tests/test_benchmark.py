@@ -9,7 +9,7 @@ import pytest
 
 import asam_jax
 from experiments import benchmarks
-from experiments.benchmarks import leaves, sharpness, step
+from experiments.benchmarks import leaves, step
 from experiments.benchmarks.problem import plain_formula
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS
@@ -54,12 +54,6 @@ def test_the_lines_say_where_they_come_from_and_become_a_table(measured):
     assert "| ASAM, filter-wise" in text and "base update" not in text
 
 
-def test_sharpness_is_timed_beside_its_floor():
-    record = sharpness.measure(sharpness.Sharpness("mlp", 32, 8, repeats=1))
-    assert record["time_over_floor"] == pytest.approx(record["seconds"] / record["floor_seconds"])
-    assert "mlp on 32 images in groups of 8" in sharpness.describe(record)
-
-
 def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
     leaves.run(leaves.Leaves((3,), repeats=1, workdir=tmp_path))
     lines = result_lines.read_kind(tmp_path, leaves.KIND)
@@ -79,5 +73,5 @@ def test_the_plain_formulas_eps_is_ours():
 
 def test_stored_lines_of_every_benchmark_make_their_part_of_the_report():
     titles = " ".join(section.title for section in benchmarks.sections(EVIDENCE))
-    for words in ("Cost of a step", "Compilation by", "Cost of sharpness", "not here"):
+    for words in ("Cost of a step", "Compilation by", "not here"):
         assert words in titles

@@ -62,6 +62,15 @@ def test_two_gradients_and_nothing_else(programs, name):
     assert 1.95 < flops[name] / flops["SGD"] <= 2.01
 
 
+def test_one_step_sharpness_is_a_gradient_and_a_forward_pass():
+    one = lambda params, batch: loss(params, *batch)  # noqa: E731
+    functions = (asam_jax.sharpness(one, rho=0.5), jax.value_and_grad(one), one)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        lowered = [jax.jit(function).lower(PARAMS, BATCH) for function in functions]
+    measure, gradient, forward = (each.compile().cost_analysis()["flops"] for each in lowered)
+    assert measure < 1.01 * (gradient + forward)
+
+
 @pytest.mark.parametrize("name", ["ASAM", "filter-wise"])
 def test_temporary_memory_is_that_of_one_gradient(programs, name):
     memory = {n: programs[n].memory_analysis().temp_size_in_bytes for n in ("SGD", name)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 # `benchmark NAME` is the module of that name, by its `run`; its `sections` are for the report.
-BENCHMARKS = ("step", "leaves", "sharpness", "compiled")
+BENCHMARKS = ("step", "leaves", "compiled")
 
 
 def sections(workdir: Path) -> list[Any]:

@@ -30,11 +30,11 @@ class Problem(NamedTuple):
         return lambda params, rest: self.loss(params, rest, batch)
 
 
-def classifier(model: str, dtype: str = "float32", training: bool = True) -> Any:
+def classifier(model: str, dtype: str = "float32") -> Any:
     """The loss of a fresh network on a batch, its parameters, and BatchNorm's statistics."""
     how: dict[str, Any] = dict(num_classes=10, image_shape=IMAGE_SHAPE, dtype=jnp.dtype(dtype))
     network = models.create(model, rngs=nnx.Rngs(0), **how)
-    network.train() if training else network.eval()
+    network.train()
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
 
     def loss(params, rest, batch):
@@ -46,12 +46,12 @@ def classifier(model: str, dtype: str = "float32", training: bool = True) -> Any
     return loss, params, rest
 
 
-def problem(model: str, images: int, dtype: str = "float32", training: bool = True) -> Problem:
+def problem(model: str, images: int, dtype: str) -> Problem:
     """The network on random images: what a step costs does not depend on what they show."""
     rng = np.random.default_rng(0)
     pictures = jnp.asarray(rng.normal(size=(images, *IMAGE_SHAPE)), dtype)
     batch = (pictures, jnp.asarray(rng.integers(10, size=images), jnp.int32))
-    loss, params, rest = classifier(model, dtype, training)
+    loss, params, rest = classifier(model, dtype)
     return Problem(loss, params, rest, batch)
 
 

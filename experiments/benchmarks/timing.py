@@ -52,18 +52,7 @@ class Program:
         return max(analysis.temp_size_in_bytes for analysis in found)
 
 
-def timed(function: Callable[[], Any]) -> Callable[[], float]:
-    """The function, waited for, with its seconds as the result."""
-
-    def run() -> float:
-        started = time.perf_counter()
-        jax.block_until_ready(function())
-        return time.perf_counter() - started
-
-    return run
-
-
-def in_turns(runs: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+def in_turns(runs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
     """Seconds of each in every round: what disturbs the machine hits all of them alike.
 
     Each runs twice and counts once. After another's step the memory is cut for other buffers, and
@@ -89,7 +78,7 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 def store(workdir: Path, records: list[Record], *names: Any) -> None:
     """Writes the lines of one measurement, named by what was measured."""
     where = result_lines.platform(records[0])
-    words = [records[0]["kind"], *map(str, names), *([] if where == "cpu" else [where])]
+    words = [records[0]["kind"], *map(str, names), *[where] * (where != "cpu")]
     result_lines.replace(workdir, records, f"{'_'.join(words)}.jsonl")
     print(f"\nResult lines: {workdir / '_'.join(words)}.jsonl")
 
