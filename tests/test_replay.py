@@ -1,6 +1,4 @@
-"""Training against a replay on one device: over several devices, and of the authors' script."""
-
-import math
+"""Training over several devices against a replay on one."""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +7,13 @@ import pytest
 from flax import nnx
 
 from experiments import models
-from experiments.datasets import arrays
 from experiments.models.plain import Cnn
 from experiments.training import step as stepping
-from experiments.training.loop import Loop
 from experiments.training.spec import AXIS
 from tests import oracle
 from tests.runs import after, assert_near, loop_of, made
 
 pytestmark = pytest.mark.usefixtures("flax_promotes", "small_cnn")
-# Of the authors' script, for CIFAR-10.
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 @pytest.fixture
@@ -90,10 +84,7 @@ def replay(run, loop, state, steps):
             own = [jax.tree.map(lambda g, i=i: g[i], grads) for i in range(groups)]
             moved = [perturbed(run, params, g) for g in own]
             stack = jax.tree.map(lambda *leaves: np.stack(leaves), *moved)
-            # The script's second pass goes on with the statistics of the first.
-            twice = run.recipe == "script"
-            grads, again, *_ = gradient(stack, new if twice else rest, x, y)
-            new = again if twice else new
+            grads = gradient(stack, rest, x, y)[0]
         decay, mass = run.weight_decay, run.momentum
         change = lambda v, g, w: mass * v + g.mean(0) + decay * w  # noqa: B023, E731
         velocity = jax.tree.map(change, velocity, grads, params)
@@ -135,26 +126,3 @@ def test_several_devices_do_what_one_does_with_the_same_cut_batches(method, pert
     state = after(loop)
     got = (state.params, state.rest, state.loss_sum, state.correct_sum)
     assert_near(got, expected, 1e-5, 1e-5)
-
-
-# A convolution inside scan is slow on a CPU.
-@pytest.mark.parametrize(("name", "model"), [("host", "cnn"), ("scan", "mlp")])
-def test_the_recipe_is_the_authors_script(name, model):
-    """The rate falls after each epoch."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
-    labels = rng.integers(10, size=20).astype(np.int32)
-    dataset = arrays.from_arrays("cifar10", 10, images, labels, images[:4], labels[:4])
-    values = dict(recipe="script", augment=False, batch_size=8, epochs=2)
-    run = made("cifar10", model=model, **values)
-    loop = Loop(run, dataset, name)
-    x = (images / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    batches = []
-    for epoch in range(2):
-        for picked in np.split(np.asarray(loop.order(epoch)), 2):
-            rate = 0.1 * 0.5 * (1 + math.cos(math.pi * epoch / 2))
-            batches.append((x[None, picked], labels[None, picked], rate))
-    params, rest, *_ = replay(run, loop, jax.device_get(loop.init()), batches)
-    state = after(loop, 2)
-    assert state.step == 4
-    assert_near((state.params, state.rest), (params, rest), 2e-3, 2e-4)

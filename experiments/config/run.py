@@ -100,8 +100,6 @@ class Run:
     """Crop and flip; else the data set's own."""
     cutout: int = _field(0, "program", 0)
     """Side of cutout's square, 16 in Appendix B; 0 for none."""
-    recipe: Literal["paper", "script"] = _field("paper", "program", later="paper")
-    """script: all that the authors' script does otherwise."""
     dtype: Literal["float32", "bfloat16"] = _field("float32", "data")
     """To compute in."""
     precision: Filled[str] = _field(None, "data", later="default")

@@ -44,14 +44,12 @@ class Source:
         labels, test images and labels.
       rho: the radius of sam and of asam.
       defaults: fields of `Run`.
-      script: mean and standard deviation of the channels in the authors' script.
     """
 
     num_classes: int
     arrays: Callable[[Path | None], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
     rho: dict[str, float]
     defaults: dict[str, Any]
-    script: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def source(name: str) -> Source:

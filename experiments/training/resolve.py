@@ -37,17 +37,12 @@ def resolve(run: Run) -> Run:
     known = dict.fromkeys(("default", "high", "highest", precision_of_jax()))
     one_of("precision", run.precision or "default", known)
     found = source(run.dataset)
-    # What of the authors' script are fields of a run; the rest is in the step: the statistics of
-    # both passes, a learning rate for each epoch.
-    script: dict[str, Any] = dict(nesterov=False) if run.recipe == "script" else {}
-    script |= dict(eta=0.0) if run.recipe == "script" and run.method == "asam" else {}
     defaults: dict[str, Any] = (
         dict(epochs=PAPER_EPOCHS[run.method], precision=precision_of_jax(), devices=1)
         | found.defaults
         | optimizers.DEFAULTS[run.optimizer]
         | dict(rho=found.rho.get(run.method))
         | _ASAM
-        | script
         | _OF_METHOD[run.method]
         | _ONE_DEVICE
     )
@@ -81,16 +76,11 @@ def _without_meaning(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     if run.devices == 1:
         yield "on one device (several: --devices, --distributed)", _ONE_DEVICE
     else:
-        yield "on several devices", _EXACT_STEPS | dict(recipe="paper")
+        yield "on several devices", _EXACT_STEPS
     if run.optimizer != "sgd":  # s^2 divides SGD's gradient
-        only = dict(parameterization="as is", recipe="paper")
-        yield f"to optimizer {run.optimizer!r}", only
+        yield f"to optimizer {run.optimizer!r}", dict(parameterization="as is")
     # A share of SGD's momentum, a sum of gradients, is taken away; the others keep a mean.
     if run.optimizer != "sgd" and VARIANTS[run.variant].contrast:
         yield f"to optimizer {run.optimizer!r}", dict(variant=EXACT)
-    if source(run.dataset).script is None:
-        yield f"to dataset {run.dataset!r}", dict(recipe="paper")
-    if run.recipe == "script":
-        yield "to the authors' script", _EXACT_STEPS | dict(warmup=0.0)
     if not run.augment:
         yield "without augmentation", dict(cutout=0)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.config.run import Run
-from experiments.datasets.source import Dataset, source
+from experiments.datasets.source import Dataset
 
 # The mesh axis over which the batch is cut.
 AXIS = "data"
@@ -66,14 +66,12 @@ class TrainState(NamedTuple):
 
 def model_spec(run: Run, dataset: Dataset) -> ModelSpec:
     """The network of a resolved run."""
-    script = source(run.dataset).script if run.recipe == "script" else None
-    mean, std = script or (dataset.mean, dataset.std)
     return ModelSpec(
         name=run.model,
         num_classes=dataset.num_classes,
         image_shape=dataset.image_shape,
-        mean=mean,
-        std=std,
+        mean=dataset.mean,
+        std=dataset.std,
         dtype=run.dtype,
         precision=run.precision,
         norm_axis=AXIS if run.devices > 1 and run.batch_norm == "averaged" else None,

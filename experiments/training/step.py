@@ -68,10 +68,9 @@ def train_step(
         functools.partial(loss_fn, images_BxHxWxC[:subset], labels_B[:subset]),
         perturb,
     )
-    scheduled = state.step - position if spec.run.recipe == "script" else state.step
     base = optimizers.base(
         spec.run.optimizer,
-        learning_rate(spec, hyper, scheduled.astype(jnp.float32) / hyper["total_steps"]),
+        learning_rate(spec, hyper, state.step.astype(jnp.float32) / hyper["total_steps"]),
         hyper["momentum"],
         hyper["weight_decay"],
         nesterov=spec.run.nesterov,

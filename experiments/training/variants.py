@@ -130,8 +130,6 @@ def gradient(
     batch, and `perturb` says whether this step perturbs, where not all do.
     """
     run, variant, rho = spec.run, VARIANTS[spec.run.variant], hyper["rho"]
-    if run.recipe == "script" and run.method != "sgd":
-        return *_with_both_statistics(spec, state, rho, loss_fn), state.memory
     if run.method == "sgd" or run.variant == EXACT:
         axis = spec.axis_name
         region: dict[str, Any] = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
@@ -165,15 +163,6 @@ def operator_of(run: Any) -> Any:
 def _region(spec: StepSpec, rho) -> dict[str, Any]:
     """What eps is confined to, as arguments of asam_jax."""
     return dict(rho=rho, operator=operator_of(spec.run), p=spec.run.p)
-
-
-def _with_both_statistics(spec: StepSpec, state: TrainState, rho, loss_fn: LossFn):
-    """The exact step, but BatchNorm's statistics move in both passes, as in the authors' script."""
-    gradient = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (rest, correct)), grads = gradient(state.params, state.rest)
-    eps = asam_jax.perturbation(state.params, grads, **_region(spec, rho))
-    (_, (rest, _)), grads = gradient(jax.tree.map(jnp.add, state.params, eps), rest)
-    return (loss, (rest, correct)), grads
 
 
 def _within_budget(spec: StepSpec, state: TrainState, hyper: Hyper, loss_fn: LossFn):
