@@ -8,9 +8,8 @@ import pytest
 
 import asam_jax
 from experiments.training import loop as loops
-from experiments.training import radius_rule, runner, variants, weight_noise
+from experiments.training import variants, weight_noise
 from experiments.training.step import epoch_order
-from experiments.training.stop import Stopped
 from experiments.training.variants import VARIANTS, Variant
 from tests.cli import lines, ran
 from tests.runs import assert_near, loop_of, made, trained
@@ -85,41 +84,6 @@ def test_when_a_variant_perturbs_and_what_a_step_costs():
     assert variants.gradients_per_step("sgd") == 1
 
 
-# Rules that choose rho in training.
-RULED = dict(model="mlp", subset=256, rho=1.0)
-
-
-def ruled(target=0.3, **more):
-    return made(**(RULED | dict(radius_rule="rise", target=target, epochs=4) | more))
-
-
-@pytest.mark.parametrize(("epochs", "times"), [(1, 1), (4, 4), (10, 10), (30, 10), (200, 10)])
-def test_the_radius_is_chosen_before_the_first_epoch_and_ten_times_at_most(epochs, times):
-    run = ruled(epochs=epochs)
-    when = [epoch for epoch in range(epochs) if radius_rule.due(run, epoch)]
-    assert when[0] == 0 and len(when) == times
-    assert not radius_rule.due(made(**RULED), 0)
-
-
-def test_where_the_loss_overflows_the_radius_stays():
-    class Overflown:
-        def profile(self, state, epoch, radii):
-            nothing = jnp.full(len(radii), jnp.nan)
-            return asam_jax.RadiusProfile(nothing, nothing, *[jnp.float32(jnp.nan)] * 2)
-
-    assert radius_rule.chosen(ruled(1.5), Overflown(), None, 0, 0.7) == 0.7
-
-
-def test_the_loss_rises_by_the_target_at_the_chosen_radius():
-    run = ruled(target=0.05)
-    loop, _ = loop_of(run)
-    state = loop.init()
-    rho = radius_rule.chosen(run, loop, state, 0, 1.0)
-    assert 0.25 < rho < 4.0
-    found = loop.profile(state, 0, [rho])
-    np.testing.assert_allclose(found.rise, [0.05], rtol=0.15)  # linear between coarse radii
-
-
 def test_le_sam_perturbs_to_where_the_linearised_loss_rises_by_the_weight():
     """In one step: the gradient is that of asam at this radius, or at the largest."""
     spec = loop_of(made_of("le-sam"))[0].spec
@@ -148,20 +112,3 @@ def test_weights_carry_noise_of_their_own_size():
     loop, _ = loop_of(made(**SMALL))
     found = weight_noise.accuracies(loop, loop.init(), draws=2)
     assert {len(levels) for levels in found.values()} == {len(weight_noise.LEVELS)}
-
-
-def test_a_run_that_was_stopped_goes_on_with_the_radius_it_had(tmp_path):
-    run = ruled(epochs=2)
-    whole = runner.run_all([run], runner.Options(workdir=tmp_path / "whole"))[0]
-    parts, stops = None, 0
-    while parts is None and stops < 10:  # a step or so at a time
-        try:
-            options = runner.Options(workdir=tmp_path / "parts", time_limit=1e-3)
-            parts = runner.run_all([run], options)[0]
-        except Stopped:
-            stops += 1
-    assert parts is not None and stops > 1
-    assert parts["params_sha256"] == whole["params_sha256"]
-    assert parts["metrics"]["rho"] == whole["metrics"]["rho"]
-    assert len(set(whole["metrics"]["rho"])) > 1
-    assert whole["gradients_per_step"] == pytest.approx(2 + 2 * (1 + 5 / 3) / 4, abs=1e-4)

@@ -94,9 +94,6 @@ def test_stored_lines_are_the_runs_that_their_ids_say():
             "means nothing to optimizer 'muon'; leave --variant out",
         ),
         ({"parameterization": "ntk", "optimizer": "adamw"}, "means nothing to optimizer 'adamw'"),
-        ({"radius_rule": "falling"}, "unknown radius_rule 'falling'"),
-        ({"radius_rule": "rise", "method": "sgd"}, "leave --radius-rule out"),
-        ({"radius_rule": "rise"}, "needs a --target and a --rho above 0"),
     ],
 )
 def test_what_is_wrong_is_named(values, message):

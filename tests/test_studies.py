@@ -98,11 +98,11 @@ def test_an_arm_takes_over_the_choice_of_another():
 
 
 def test_a_joint_choice_keeps_most_where_it_keeps_least():
-    ruled = dict(method="asam", radius_rule="rise", rho=1.0)
+    ruled = dict(method="asam", variant="le-sam", rho=1.0)
     arms = (
         Arm("SGD", dict(method="sgd")),
         Arm("constant", dict(method="asam"), dict(rho=(0.5, 1.0))),
-        Arm("rule", ruled, dict(target=(0.2, 0.3)), joint=True),
+        Arm("rule", ruled, dict(weight=(0.2, 0.3)), joint=True),
     )
     problems = [dataclasses.replace(p, origin=None, judges=True) for p in ASKED.problems]
     other = dataclasses.replace(problems[1], name="three", judges=False)
@@ -112,13 +112,13 @@ def test_a_joint_choice_keeps_most_where_it_keeps_least():
     noisy = {"sgd": 60.0, "fixed": 80.0, 0.2: 80.0, 0.3: 76.0}
 
     def accuracy(run):
-        rule = run.target if run.radius_rule == "rise" else "fixed"
+        rule = run.weight if run.variant == "le-sam" else "fixed"
         return (noisy if run.label_noise else clean)["sgd" if run.method == "sgd" else rule]
 
     choices = engine.choose(what, lines_of(engine.tuning(what, {}), accuracy))
-    assert choices["one", "rule"] == choices["two", "rule"] == {"target": 0.2}  # 0.9 and 1
-    assert choices["three", "rule"] == {"target": 0.2}
-    assert not [run for run in engine.tuning(what, {}) if run.target and run.label_noise == 0.6]
+    assert choices["one", "rule"] == choices["two", "rule"] == {"weight": 0.2}  # 0.9 and 1
+    assert choices["three", "rule"] == {"weight": 0.2}
+    assert not [run for run in engine.tuning(what, {}) if run.weight and run.label_noise == 0.6]
 
 
 def all_lines(edge=False):

@@ -108,10 +108,6 @@ class Run:
     """Variant of sam's and asam's step: exact, every4, look4, part16, momentum, ..."""
     weight: float = _field(0.0, "number", 0, later=0.0)
     """Of LookSAM, GSAM or WSAM, or what LE-SAM's loss rises by."""
-    radius_rule: Literal["fixed", "rise"] = _field("fixed", "data", later="fixed")
-    """rise: rho, from --rho on, is set ten times such that the loss rises by the target."""
-    target: float = _field(0.0, "data", 0, later=0.0)
-    """What the loss is to rise by."""
     weight_noise: int = _field(0, "data", 0, later=0)
     """Draws of noise on the final weights, under which the test accuracy is measured, too."""
     test_every: int = _field(1, "data", 1, later=1)

@@ -1,7 +1,7 @@
-"""`study radius`: rules that choose rho in training, against constants, for SAM and for ASAM.
+"""`study radius`: a rule that chooses rho in training, against constants, for SAM and for ASAM.
 
-A rule has one target for all problems, chosen on some of them and judged on the others; so has one
-of the constants.
+The rule has one weight for all problems, chosen on some of them and judged on the others; so has
+one of the constants.
 """
 
 from typing import Any
@@ -9,21 +9,19 @@ from typing import Any
 from experiments.studies.study import Arm, Problem, Study
 
 RADII = {"sam": (0.05, 0.1, 0.2, 0.4, 0.8), "asam": (0.5, 1.0, 2.0, 4.0, 8.0)}
-CONSTANT = {"sam": 0.2, "asam": 1.0}  # where a rule begins, too
+CONSTANT = {"sam": 0.2, "asam": 1.0}
 LARGEST = {"sam": 0.3, "asam": 1.5}  # of LE-SAM; SAM's is the default of its authors' code
-TARGETS = (0.05, 0.1, 0.2, 0.4, 0.8)
+WEIGHTS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 def _arms(method: str) -> list[Arm]:
     name, grid, one = method.upper(), dict(rho=RADII[method]), CONSTANT[method]
-    rise = dict(method=method, radius_rule="rise", rho=one)
     lesam = dict(method=method, variant="le-sam", rho=LARGEST[method])
     return [
         Arm(f"{name}, best constant", dict(method=method), grid),
         Arm(f"{name}, {one:g}", dict(method=method, rho=one)),
         Arm(f"{name}, one constant", dict(method=method), grid, joint=True),
-        Arm(f"{name}, rise", rise, dict(target=TARGETS), joint=True),
-        Arm(f"{name}, LE-SAM", lesam, dict(weight=TARGETS), joint=True),
+        Arm(f"{name}, LE-SAM", lesam, dict(weight=WEIGHTS), joint=True),
     ]
 
 
@@ -42,11 +40,10 @@ STUDIES = {
         question=(
             "Best constant: a radius for each problem. All others have one value for all problems: "
             "0.2 and 1; one constant, the one that keeps most of the gain where it keeps least, on "
-            "the validation splits of the problems marked (chosen here); rise and LE-SAM, whose "
-            "targets are chosen in the same way. Rise: ten times in a training rho is set such "
-            "that the loss of a batch rises by the target. LE-SAM (arXiv 2605.10183): at every "
-            "step rho = min(weight / ||T_w g||, largest), with the weight falling to 0 over the "
-            "last fifth of the training, and a largest of 0.3 for SAM and 1.5 for ASAM."
+            "the validation splits of the problems marked (chosen here); LE-SAM, whose weight is "
+            "chosen in the same way. LE-SAM (arXiv 2605.10183): at every step rho = min(weight / "
+            "||T_w g||, largest), with the weight falling to 0 over the last fifth of the "
+            "training, and a largest of 0.3 for SAM and 1.5 for ASAM."
         ),
         problems=(
             _problem("mlp", 0.2, judges=True),

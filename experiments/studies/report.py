@@ -120,15 +120,14 @@ def analyse(what: Study, lines: list[Record]) -> list[Row]:
                 continue
             judging = what.judging(problem, arm)
             judged = matching(what, judging, arm, choices, lines, tuning=True)
-            known = gradients_per_step(runs[0]["method"], setting(runs[0], "variant"))
-            counted = statistics.mean(run.get("gradients_per_step", known) for run in runs)
+            cost = gradients_per_step(runs[0]["method"], setting(runs[0], "variant"))
             row = Row(
                 problem,
                 arm,
                 Group(tuple(sorted(runs, key=lambda run: run["seed"]))),
                 choices[problem.name, arm.name] if arm.grid else {},
                 {name: sorted({line[name] for line in judged}) for name in arm.grid},
-                counted * runs[0]["epochs"] / shortest,
+                cost * runs[0]["epochs"] / shortest,
             )
             made.append(row)
     return made

@@ -11,7 +11,7 @@ A loop trains one seed: several at once would turn convolutions into grouped one
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -71,9 +71,7 @@ class Loop:
             cut(self.mesh, x[:rows]) for x in (dataset.train_images, dataset.train_labels)
         )
         self.test = EvaluationSet(dataset.test_images, dataset.test_labels, self.mesh)
-        self._step, self._order, self._scan, self._profile = _programs(
-            self.mesh, dataset.image_shape
-        )
+        self._step, self._order, self._scan = _programs(self.mesh, dataset.image_shape)
 
     def init(self) -> TrainState:
         """Drawn by every process alike, then laid on the devices."""
@@ -109,15 +107,6 @@ class Loop:
     def evaluate(self, state: TrainState) -> tuple[float, float]:
         """Mean loss and accuracy in percent over the test images."""
         return self.test.mean(self.spec.model, state.params, state.rest)
-
-    def set_radius(self, rho: float) -> None:
-        """The steps perturb by another radius from now on; nothing compiles anew."""
-        self.hyper = self.hyper | {"rho": jnp.float32(rho)}
-
-    def profile(self, state: TrainState, epoch: int, radii: Sequence[float]) -> Any:
-        """`radius_profile` on the first batch of an epoch; one program for any radii."""
-        at = jnp.asarray(radii, jnp.float32)
-        return self._profile(self.spec, state, self.order(epoch), *self.train, self.hyper, at)
 
 
 class EvaluationSet:
@@ -175,7 +164,7 @@ def _evaluation(mesh: Mesh):
 
 @functools.lru_cache
 def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
-    """The step, an epoch's order, a scan over an epoch and the radius profile.
+    """The step, an epoch's order and a scan over an epoch.
 
     One compilation for each spec; seeds, rho, learning rates and epochs are arguments.
     """
@@ -204,5 +193,4 @@ def _programs(mesh: Mesh, image_shape: tuple[int, int, int]):
         compiled(step, static_argnums=0, donate_argnums=1),
         jax.jit(order, static_argnums=(0, 3)),
         jax.jit(scan, static_argnums=(0, 6), donate_argnums=1),
-        compiled(stepping.profile, static_argnums=0),
     )

@@ -25,8 +25,6 @@ _ASAM = dict(p=2.0, eta=0.01, normalization="elementwise", adapt="not_bias")
 # One eps and one set of statistics for the whole batch: what the paper's code, which runs on one
 # device, computes.
 _ONE_DEVICE = dict(perturb="all", batch_norm="averaged")
-# Where steps are the exact ones at one radius, as the paper has them.
-_EXACT_STEPS = dict(variant=EXACT, radius_rule="fixed")
 
 
 def resolve(run: Run) -> Run:
@@ -53,8 +51,6 @@ def resolve(run: Run) -> Run:
             if (given := getattr(filled, name)) != value:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"{name}={given!r} means nothing {where}; leave --{flag} out.")
-    if filled.radius_rule != "fixed" and not (filled.rho > 0 and filled.target > 0):
-        raise ConfigError("radius_rule='rise' needs a --target and a --rho above 0.")
     if filled.batch_size % filled.devices:
         raise ConfigError(
             f"batch_size={filled.batch_size} is not a multiple of the {filled.devices} devices "
@@ -72,11 +68,11 @@ def _without_meaning(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where fields have no meaning, and the only values that they have there."""
     yield f"to method {run.method!r}", _OF_METHOD[run.method]
     if run.method == "sgd":
-        yield "to method 'sgd'", _EXACT_STEPS
+        yield "to method 'sgd'", dict(variant=EXACT)
     if run.devices == 1:
         yield "on one device (several: --devices, --distributed)", _ONE_DEVICE
     else:
-        yield "on several devices", _EXACT_STEPS
+        yield "on several devices", dict(variant=EXACT)
     if run.optimizer != "sgd":  # s^2 divides SGD's gradient
         yield f"to optimizer {run.optimizer!r}", dict(parameterization="as is")
     # A share of SGD's momentum, a sum of gradients, is taken away; the others keep a mean.

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-import asam_jax
 from experiments import models
 from experiments.datasets import augmentation
 from experiments.training import optimizers, parameterization, variants
@@ -90,19 +89,6 @@ def train_step(
         correct_sum=jnp.where(first, 0, state.correct_sum) + correct,
     )
     return new_state, loss
-
-
-def profile(
-    spec: StepSpec, state: TrainState, order, images, labels, hyper: Hyper, radii: jax.Array
-) -> asam_jax.RadiusProfile:
-    """What the loss of the state's next batch rises by at each radius, in the step's own terms."""
-    _, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
-    loss_fn = _loss_fn(spec, hyper)
-    return asam_jax.radius_profile(
-        lambda params, batch: loss_fn(batch[0], batch[1], params, state.rest)[0],
-        operator=variants.operator_of(spec.run),
-        p=spec.run.p,
-    )(state.params, (images_BxHxWxC, labels_B), radii)
 
 
 def learning_rate(spec: StepSpec, hyper: Hyper, progress: jax.Array) -> jax.Array:

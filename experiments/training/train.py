@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.config.run import Run
 from experiments.datasets.source import Dataset
-from experiments.training import processes, radius_rule, weight_noise
+from experiments.training import processes, weight_noise
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.loop import Loop
 from experiments.training.spec import TrainState
@@ -41,25 +41,20 @@ def train(
     loop = Loop(run, dataset, loop_name)
     per_epoch = loop.steps_per_epoch
     state: TrainState = loop.init()
-    step, history, seconds_before, rho = 0, [], 0.0, run.rho
+    step, history, seconds_before = 0, [], 0.0
     found = checkpoints.restore(state)
     if found is not None:
         step, state, stored = found
         history, seconds_before = stored["epochs"], stored["seconds"]
-        rho = stored.get("rho", rho)
-    cost, ruled = gradients_per_step(run.method, run.variant), run.radius_rule != "fixed"
+    cost = gradients_per_step(run.method, run.variant)
     progress(step * cost)
     started = time.monotonic()
 
     def stored_history():
         seconds = round(seconds_before + time.monotonic() - started, 2)
-        return {"epochs": history, "seconds": seconds} | ({"rho": rho} if ruled else {})
+        return {"epochs": history, "seconds": seconds}
 
     for epoch in range(len(history), run.epochs):
-        if radius_rule.due(run, epoch) and step == epoch * per_epoch:
-            rho = radius_rule.chosen(run, loop, state, epoch, rho)
-        if ruled:
-            loop.set_radius(rho)
         for state, taken in loop.epoch(state, epoch, step - epoch * per_epoch):  # noqa: B020
             step += taken
             progress(taken * cost)
@@ -69,8 +64,7 @@ def train(
             if pending:
                 raise pending
         tested = (epoch + 1) % run.test_every == 0 or epoch + 1 == run.epochs
-        record = _epoch_record(loop, state, per_epoch * run.batch_size, tested)
-        history.append(record | {"rho": round(rho, 5)} if ruled else record)
+        history.append(_epoch_record(loop, state, per_epoch * run.batch_size, tested))
         keep(epoch + 1, state)
     return _summary(run, loop, state, history) | {"wall_seconds": stored_history()["seconds"]}
 
@@ -101,8 +95,4 @@ def _summary(run: Run, loop: Loop, state: TrainState, history: list[dict]) -> di
     }
     if run.weight_noise:
         summary["weight_noise_accuracy"] = weight_noise.accuracies(loop, state, run.weight_noise)
-    if run.radius_rule != "fixed":
-        chosen = radius_rule.cost(run) / int(state.step)
-        cost = gradients_per_step(run.method, run.variant) + chosen
-        summary["gradients_per_step"] = round(cost, 4)
     return summary
