@@ -6,7 +6,6 @@ import pytest
 
 from experiments.config import paper
 from experiments.reporting import report, sections
-from experiments.reporting.opening import row
 from experiments.reporting.summaries import Section, arithmetic_of
 from experiments.reporting.tables import Group, groups, runs_table
 from experiments.training import result_lines
@@ -75,7 +74,7 @@ def test_the_table_that_opens_the_report():
             ([92.0, 92.0], 70.0, "asam"),
         )
     )
-    cells = row("digits", dict(base=base, sam=sam, asam=asam), "last")
+    cells = report.opening_row("digits", dict(base=base, sam=sam, asam=asam), "last")
     assert cells[1:4] == ["yes (99.5%)", "81.00 ± 1.41", "-"]
     assert cells[4:6] == ["90.50 ± 0.71 (0.05)", "92.00 ± 0.00 (0.5)"]
     assert cells[6].startswith("+1.50 [") and cells[7] == "last"

@@ -125,15 +125,16 @@ def run(options: Compiled) -> None:
     """Compiles what is not stored yet, stores each line at once, prints the tables."""
     for model in options.model:
         one_of("model", model, MODELS)
+        for variant in options.variant:
+            one_of("variant", variant, compiled_steps.variants_of(model))
     stored = result_lines.read_kind(options.workdir, KIND) if options.workdir.is_dir() else []
     known = {(r["topology"], r["model"], r["variant"]) for r in stored}
-    tasks = []
-    for topology in options.topology:
-        for model in options.model:
-            names = compiled_steps.variants_of(model)
-            for variant in options.variant or names:
-                one_of("variant", variant, names)
-                tasks.append((topology, model, variant))
+    tasks = [
+        (topology, model, variant)
+        for topology in options.topology
+        for model in options.model
+        for variant in options.variant or compiled_steps.variants_of(model)
+    ]
     options.workdir.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_compilation_cache", False)  # no device, none to read it for
     for task in tqdm([task for task in tasks if task not in known], desc="compiling", leave=False):

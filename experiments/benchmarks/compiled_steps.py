@@ -32,30 +32,30 @@ def own_first(batch: Any, mesh: Mesh, share: int) -> Any:
     return jax.tree.map(of, batch)
 
 
-def _rules() -> dict[str, Callable[[optax.GradientTransformation], Any]]:
-    rule = lambda **how: lambda base: asam_jax.asam(base, RHO, **how)  # noqa: E731
-    return {
-        "exact": rule(),
-        "own eps": rule(axis_name=AXIS),
-        "every 4": rule(every=4),
-        "subset": rule(),
-        "friendly": rule(ascent=asam_jax.friendly_ascent()),
-        "gsam": rule(descent=asam_jax.gsam_descent(0.3)),
-        "wsam": rule(descent=asam_jax.wsam_descent(0.7)),
-        "stable": rule(descent=asam_jax.stable_descent()),
-        "looksam": rule(every=4, descent=asam_jax.looksam_descent(0.7)),
-        "decoupled": lambda base: asam_jax.decoupled_wsam(base, 1e-3, RHO),
-        "alternating, 1st": lambda base: asam_jax.alternating(base, RHO),
-        "alternating, 2nd": lambda base: asam_jax.alternating(base, RHO),
-        "optax.contrib.sam": lambda base: optax.contrib.sam(
-            base, optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
-        ),
-    }
+def _asam(**how: Any) -> Callable[[optax.GradientTransformation], Any]:
+    return lambda base: asam_jax.asam(base, RHO, **how)
 
 
-VARIANTS = ("base", "optax.contrib.sam", "exact", "own eps", "every 4", "subset", "momentum")
-VARIANTS += ("friendly", "gsam", "wsam", "stable", "looksam", "decoupled")
-VARIANTS += ("alternating, 1st", "alternating, 2nd")
+# What makes an optimizer of a base; `step` has what else is different in some.
+VARIANTS: dict[str, Callable[[optax.GradientTransformation], Any]] = {
+    "base": lambda base: base,
+    "optax.contrib.sam": lambda base: optax.contrib.sam(
+        base, optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
+    ),
+    "exact": _asam(),
+    "own eps": _asam(axis_name=AXIS),
+    "every 4": _asam(every=4),
+    "subset": _asam(),
+    "momentum": lambda base: base,
+    "friendly": _asam(ascent=asam_jax.friendly_ascent()),
+    "gsam": _asam(descent=asam_jax.gsam_descent(0.3)),
+    "wsam": _asam(descent=asam_jax.wsam_descent(0.7)),
+    "stable": _asam(descent=asam_jax.stable_descent()),
+    "looksam": _asam(every=4, descent=asam_jax.looksam_descent(0.7)),
+    "decoupled": lambda base: asam_jax.decoupled_wsam(base, 1e-3, RHO),
+    "alternating, 1st": lambda base: asam_jax.alternating(base, RHO),
+    "alternating, 2nd": lambda base: asam_jax.alternating(base, RHO),
+}
 GRADIENTS = ("two gradients", "plain formula", "eps")
 
 
@@ -103,7 +103,7 @@ def step(given: Problem, name: str, optimizer: Any = None) -> tuple[Callable[...
     """A step (params, rest, opt_state, batch) -> the first three, and the optimizer's state."""
     if name in GRADIENTS:
         return _gradients(given, name), given.params
-    optimizer = optimizer or _rules().get(name, lambda base: base)(given.base)
+    optimizer = optimizer or VARIANTS[name](given.base)
     tx = optax.with_extra_args_support(optimizer)
     grad = jax.grad(given.loss, has_aux=True)
 

@@ -17,7 +17,7 @@ import asam_jax
 from experiments.benchmarks import timing
 from experiments.benchmarks.problem import plain_formula
 from experiments.benchmarks.timing import Record
-from experiments.reporting.summaries import Section
+from experiments.reporting.summaries import Section, machines
 from experiments.reporting.tables import markdown
 from experiments.training import provenance
 
@@ -61,11 +61,9 @@ def measure(leaves: int, name: str, repeats: int) -> Record:
     """One step at one number of leaves."""
     base = optax.sgd(0.01, momentum=0.9)
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
-    tx = optax.with_extra_args_support(base)
-    if name == "asam":
-        tx = asam_jax.asam(base, RHO)
-    if name == "optax":
-        tx = optax.contrib.sam(base, adversary, opaque_mode=True)
+    sam = optax.contrib.sam(base, adversary, opaque_mode=True)
+    others = {"asam": asam_jax.asam(base, RHO), "optax": sam}
+    tx = optax.with_extra_args_support(others.get(name, base))
 
     def step(state: Any) -> Any:
         params, opt_state, x = state
@@ -107,13 +105,14 @@ def table(lines: list[Record]) -> str:
     return markdown([*header, "step, ms"], rows)
 
 
+def describe(lines: list[Record]) -> str:
+    """The table, and what was measured on what."""
+    said = f"{machines(lines)}; medians over {lines[0]['repeats']} steps."
+    return f"{table(lines)}\n\n{FOOTNOTE}\n\n{said}"
+
+
 def sections(workdir: Path) -> list[Section]:
     """The part of the report, if there are lines."""
-
-    def describe(lines: list[Record]) -> str:
-        said = f"{timing.measured_on(lines[0])}, medians over {lines[0]['repeats']} steps."
-        return f"{table(lines)}\n\n{FOOTNOTE}\n\n{said}"
-
     title = "Compilation by number of parameter arrays"
     return timing.sections(workdir, KIND, lambda _: title, describe)
 
@@ -126,5 +125,5 @@ def run(options: Leaves) -> None:
         for number in options.leaves
         for form in NAMES
     ]
-    print(f"{table(lines)}\n\n{FOOTNOTE}")
+    print(describe(lines))
     timing.store(options.workdir, lines)

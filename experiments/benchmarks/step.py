@@ -19,7 +19,7 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.problem import IMAGE_SHAPE, Problem, base, problem
 from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
-from experiments.reporting.summaries import Section, arithmetic_of
+from experiments.reporting.summaries import Section, arithmetic_of, machines
 from experiments.reporting.tables import markdown
 from experiments.training import loop, provenance, result_lines, variants
 from experiments.training.resolve import precision_of_jax
@@ -65,6 +65,7 @@ def _exact() -> dict[str, tuple[optax.GradientTransformationExtraArgs, int]]:
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(RHO_SAM))
     filterwise = asam_jax.asam(base(), RHO_ASAM, operator=asam_jax.filterwise())
     opaque = optax.contrib.sam(base(), adversary, sync_period=2, opaque_mode=True)
+    transparent = optax.contrib.sam(base(), adversary, sync_period=2)
     return {
         "SGD": (optax.with_extra_args_support(base()), 1),
         "SAM": (asam_jax.sam(base(), RHO_SAM), 1),
@@ -72,10 +73,7 @@ def _exact() -> dict[str, tuple[optax.GradientTransformationExtraArgs, int]]:
         "ASAM, filter-wise": (filterwise, 1),
         "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM), 2),
         "optax.contrib.sam, opaque": (opaque, 1),
-        "optax.contrib.sam, transparent": (
-            optax.contrib.sam(base(), adversary, sync_period=2),
-            2,
-        ),
+        "optax.contrib.sam, transparent": (transparent, 2),
     }
 
 
@@ -185,7 +183,7 @@ def describe(records: list[Record]) -> str:
         if record["form"] not in (GRADIENT, UPDATE)
     ]
     return (
-        f"{timing.measured_on(records[0])}; medians over {records[0]['repeats']} rounds.\n\n"
+        f"{machines(records)}; medians over {records[0]['repeats']} rounds.\n\n"
         f"{markdown(['step', *_COLUMNS], rows)}"
     )
 

@@ -10,10 +10,8 @@ import jax
 from tqdm import tqdm
 
 from experiments.reporting.summaries import Section, commands_of
-from experiments.reporting.tables import grouped
+from experiments.reporting.tables import Record, grouped
 from experiments.training import result_lines
-
-Record = dict[str, Any]
 
 
 class Program:
@@ -81,12 +79,6 @@ def store(workdir: Path, records: list[Record], *names: Any) -> None:
     words = [records[0]["kind"], *map(str, names), *[where] * (where != "cpu")]
     result_lines.replace(workdir, records, f"{'_'.join(words)}.jsonl")
     print(f"\nResult lines: {workdir / '_'.join(words)}.jsonl")
-
-
-def measured_on(record: Record) -> str:
-    """'Intel(R) Xeon(R) (2 processors), JAX 0.10.2'."""
-    device = record["device"]
-    return f"{device['kind']} ({device['processors']} processors), JAX {record['versions']['jax']}"
 
 
 def sections(

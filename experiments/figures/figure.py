@@ -8,11 +8,9 @@ from typing import Any
 
 from experiments.config.run import Run
 from experiments.reporting.summaries import Section, commands_of, machines
-from experiments.reporting.tables import grouped
+from experiments.reporting.tables import Record, grouped
 from experiments.training import provenance, result_lines
 from experiments.training.runner import workdir_lock
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from experiments.config.options import Options
 from experiments.figures import toy
 from experiments.figures.figure import Figure, Record
 from experiments.reporting import style
+from experiments.reporting.tables import grouped
 
 STARTS = ((0.2, 0.05), (0.3, 0.033))
 SAM_RHO, ASAM_RHO, ETA = 0.05, 0.5, 0.01
@@ -71,17 +72,16 @@ def run(options: Options) -> None:
 
 def draw(found: list[Record], path: Path) -> None:
     """One panel for each start."""
-    starts = list(dict.fromkeys(tuple(line["start"]) for line in found))
+    starts = grouped(found, lambda line: tuple(line["start"]))
     canvas, panels = style.panels(len(starts), 1, (5.0, 6.4))
     w1, w2 = np.linspace(0.1, 0.4, 301), np.linspace(-0.03, 0.27, 301)
     valley, color = toy.TARGET / w1, style.ACCENTS["valley"]
     inside = valley <= w2[-1]
-    for panel, start in zip(panels, starts, strict=True):
+    for panel, (start, lines) in zip(panels, starts.items(), strict=True):
         toy.contours(panel, w1, w2, np.arange(0.005, 0.08, 0.005))
         panel.plot(w1[inside], valley[inside], color=color, linewidth=3, label="valley")
-        for line in found:
-            if tuple(line["start"]) == start:
-                _path(panel, line)
+        for line in lines:
+            _path(panel, line)
         panel.plot(*start, "o", color=style.ACCENTS["start"], markersize=5, label="start")
         panel.set_title(f"$w_0$ = ({start[0]:g}, {start[1]:g})")
     toy.save(canvas, panels, path)

@@ -6,12 +6,13 @@ without which all radii come to the same.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from experiments.config.options import Options
 from experiments.config.run import Run
 from experiments.figures.figure import Figure, Record, for_data
 from experiments.reporting import style
-from experiments.reporting.tables import Group, format_mean_std, groups
+from experiments.reporting.tables import Group, format_mean_std, grouped, groups
 from experiments.training import runner
 
 RUN, RHOS = Run(label_noise=0.4), (0.00005, 0.005, 0.05, 0.2, 0.5, 1.0, 2.0)
@@ -53,23 +54,21 @@ def run(options: Options, shared: Run = RUN, rhos: tuple[float, ...] = (), seeds
     FIGURE.finish(options.workdir, lines)
 
 
-def _regions(lines: list[Record]) -> tuple[dict[tuple, list[Group]], list[Group]]:
+def _regions(lines: list[Record]) -> dict[Any, list[Group]]:
     """The groups of each region, one for each radius, and those of SGD."""
-    regions: dict[tuple, list[Group]] = {region: [] for region in REGIONS}
-    sgd = []
-    for group in groups(lines):
-        place = (group["normalization"], group["p"])
-        (sgd if group["method"] == "sgd" else regions[place]).append(group)
-    return regions, sgd
+
+    def region(group: Group) -> Any:
+        return "SGD" if group["method"] == "sgd" else (group["normalization"], group["p"])
+
+    return grouped(groups(lines), region)
 
 
 def draw(lines: list[Record], path: Path) -> None:
     """Mean and standard deviation over seeds at each rho; SGD, which has none, as a level band."""
-    regions, sgd = _regions(lines)
-    canvas, axes = style.figure((5.0, 4.2))
-    for region, found in regions.items():
-        rows = sorted(found, key=lambda group: group["rho"])
-        label, color, marker = REGIONS[region]
+    found = _regions(lines)
+    canvas, (axes,) = style.panels(1, 1, (5.0, 4.2))
+    for region, (label, color, marker) in REGIONS.items():
+        rows = sorted(found.get(region, []), key=lambda group: group["rho"])
         axes.errorbar(
             [group["rho"] for group in rows],
             [group.mean for group in rows],
@@ -79,7 +78,7 @@ def draw(lines: list[Record], path: Path) -> None:
             marker=marker,
             capsize=3,
         )
-    for group in sgd:
+    for group in found.get("SGD", []):
         color, low, high = style.COLORS["sgd"], group.mean - group.std, group.mean + group.std
         axes.axhline(group.mean, color=color, linestyle="--", label="SGD ($\\rho = 0$)")
         axes.axhspan(low, high, color=color, alpha=0.2, linewidth=0)
@@ -95,16 +94,14 @@ def draw(lines: list[Record], path: Path) -> None:
 
 def text(lines: list[Record]) -> str:
     """What the report says."""
-    regions, sgd = _regions(lines)
-    parts = []
-    for (normalization, p), found in regions.items():
-        if found:
-            best = max(found, key=lambda group: group.mean)
-            parts.append(
-                f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
-                f"{best['rho']:g} with {format_mean_std(best.final)}%"
-            )
-    parts += [f"SGD has {format_mean_std(group.final)}%" for group in sgd]
+    found, parts = _regions(lines), []
+    for normalization, p in (region for region in REGIONS if region in found):
+        best = max(found[normalization, p], key=lambda group: group.mean)
+        parts.append(
+            f"{normalization} with p = {p if p == 'inf' else f'{p:g}'} is best at rho = "
+            f"{best['rho']:g} with {format_mean_std(best.final)}%"
+        )
+    parts += [f"SGD has {format_mean_std(group.final)}%" for group in found.get("SGD", [])]
     return (
         "The paper: over rho, element-wise and filter-wise normalization with p = 2 are "
         "comparable, and p = 2 is better than p = infinity. Here, final test accuracy, mean ± "

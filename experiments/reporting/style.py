@@ -10,15 +10,8 @@ from matplotlib.figure import Figure
 COLORS = {"sgd": "#6e6e6e", "sam": "#d55e00", "asam": "#0072b2"}
 ACCENTS = {"start": "#000000", "valley": "#cc79a7", "contour": "#b0b0b0"}
 
-# Small in inches at a high resolution: text of 10 points stays legible when a page shrinks it.
-SIZE = (5.0, 3.6)
+# Pictures are small in inches: text of 10 points stays legible when a page shrinks them.
 DPI = 200
-
-
-def figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    """A picture of one panel."""
-    canvas, axes = panels(1, 1, size)
-    return canvas, axes[0]
 
 
 def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:

@@ -9,8 +9,6 @@ from experiments.config.run import LATER
 from experiments.reporting.tables import Group
 from experiments.training import result_lines
 
-Picture = tuple[str, Callable[[Path], None]]  # the name of its file, and what draws it at a path
-
 # Of float32 at each jax_default_matmul_precision, as jax.lax.Precision documents it.
 _FLOAT32 = {
     ("gpu", "default"): "products and convolutions in TF32",
@@ -27,7 +25,7 @@ class Section:
 
     title: str
     body: str
-    pictures: tuple[Picture, ...] = ()
+    pictures: Sequence[tuple[str, Callable[[Path], None]]] = ()  # file names, and what draws there
     gained: Sequence[list[str]] = ()  # its rows of the table that opens the report
 
 

@@ -12,8 +12,8 @@ from experiments.config import paper
 from experiments.config.run import FIELDS, LATER
 from experiments.training import result_lines
 from experiments.training.resolve import PAPER_EPOCHS
+from experiments.training.result_lines import Record
 
-Record = dict[str, Any]
 # A run with a draw of its own has another data_seed for each seed.
 _SHARED = (*(n for n in FIELDS if n not in ("seed", "data_seed")), "own_draw", "platform")
 _SHARED = (*_SHARED, "dataset_fingerprint")
@@ -74,9 +74,9 @@ class Group:
         return self["subset"] is not None or self["epochs"] < PAPER_EPOCHS[self["method"]]
 
 
-def grouped(records: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, list[Record]]:
-    """The lines by what `key` says of them, in the order of the first of each."""
-    found: dict[Any, list[Record]] = {}
+def grouped(records: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+    """Lines or rows by what `key` says of them, in the order of the first of each."""
+    found: dict[Any, list[Any]] = {}
     for record in records:
         found.setdefault(key(record), []).append(record)
     return found

@@ -40,8 +40,6 @@ FOOTNOTE = (
     "they are. Each radius was chosen on a validation split of the network as it is. The last "
     "column is the mean difference, seed by seed, with its 95% interval."
 )
-
-
 STUDY = dataclasses.replace(
     STUDIES["parameterization"].only([AS_IS, RESCALED], ["SGD"]),
     arms=(
@@ -79,7 +77,7 @@ def table(rows: list[Row]) -> str:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Two bars a method."""
-    canvas, axes = style.figure((5.6, 3.4))
+    canvas, (axes,) = style.panels(1, 1, (5.6, 3.4))
     pairs = _pairs(rows)
     for number, label in enumerate(NAMES):
         groups = [pair[number] for pair in pairs.values()]

@@ -13,7 +13,7 @@ import jax
 
 from experiments.config.errors import ConfigError
 from experiments.config.run import FIELDS, Run
-from experiments.reporting.opening import FITTED
+from experiments.reporting.report import FITTED
 from experiments.reporting.tables import Group, Record, setting
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training import result_lines, runner

@@ -96,13 +96,12 @@ def planned(lines: list[Record], fingerprint: str) -> Iterator[Record]:
         for name in ARMS:
             radii = radii_of(problem, name)
             rho = best("rho", radii, method=name, lr=lr) if radii else 0.0
-            runs = [(lr, value, TUNING_SEED) for value in radii if lr]
-            runs += [(value, 0.0, TUNING_SEED) for value in RATES if name == BASE]
-            runs += [(lr, rho, seed) for seed in SEEDS if lr and rho is not None]
+            runs = [dict(lr=lr, rho=value, seed=TUNING_SEED) for value in radii if lr]
+            runs += [dict(lr=v, rho=0.0, seed=TUNING_SEED) for v in RATES if name == BASE]
+            runs += [dict(lr=lr, rho=rho, seed=s) for s in SEEDS if lr and rho is not None]
+            steps = round(STEPS * {TWICE: 2.0, HALF: 0.5}.get(name, 1.0))
             for values in runs:
-                one = dict(zip(("lr", "rho", "seed"), values, strict=True)) | shared
-                times = {TWICE: 2.0, HALF: 0.5}.get(name, 1.0)
-                one |= dict(problem=problem, method=name, steps=round(STEPS * times))
+                one = values | shared | dict(problem=problem, method=name, steps=steps)
                 yield one | dict(run_id=run_id(one))
 
 
@@ -121,10 +120,10 @@ def run(options: Options, problems: tuple[str, ...] = (), arms: tuple[str, ...] 
             one_of(what, name, known)
     train, validation, test, fingerprint = topics.load()
     stop, lines = StopRequest(options.time_limit), result_lines.read(options.workdir, KIND)[0]
-    done = {line["run_id"] for line in lines}
     with runner.workdir_lock(options.workdir), stop.catching_signals():
 
         def todo() -> list[Record]:
+            done = {line["run_id"] for line in lines}
             plan = [one for one in planned(lines, fingerprint) if one["run_id"] not in done]
             plan = [one for one in plan if one["problem"] in (problems or PROBLEMS)]
             return [one for one in plan if one["method"] in (arms or ARMS)]
@@ -142,7 +141,6 @@ def run(options: Options, problems: tuple[str, ...] = (), arms: tuple[str, ...] 
             line |= dict(test_accuracy_final=accuracy, test_accuracy_max=accuracy)
             line["wall_seconds"] = round(time.perf_counter() - started, 2)
             lines.append(result_lines.strict(line | provenance.stamp()))
-            done.add(one["run_id"])
             result_lines.append(options.workdir, lines[-1])
             print(*(line[name] for name in ("problem", "method", "lr", "rho", "seed", "test_loss")))
             if stop.pending:

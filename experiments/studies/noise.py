@@ -17,11 +17,7 @@ ARMS = (
     Arm("SGD", dict(method="sgd"), role="base"),
     Arm("SAM", dict(method="sam"), dict(rho=SAM), role="sam"),
     Arm("ASAM", dict(method="asam"), dict(rho=ASAM), role="asam"),
-    Arm(
-        "ASAM, every leaf, eta 0",
-        dict(method="asam", adapt="all", eta=0.0),
-        dict(rho=EVERY_LEAF),
-    ),
+    Arm("ASAM, every leaf, eta 0", dict(method="asam", adapt="all", eta=0.0), dict(rho=EVERY_LEAF)),
 )
 DRAWS = 20  # of the noise on a network's weights
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.registry import collect
-from experiments.reporting import opening, style
+from experiments.reporting import style
+from experiments.reporting.report import opening_row
 from experiments.reporting.summaries import Section, commands, measured_on
 from experiments.reporting.tables import (
     Group,
     Record,
     by_platform,
     format_mean_std,
+    grouped,
     markdown,
     paired,
     radius,
@@ -80,16 +82,12 @@ def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]
     """A part for each problem, or one for all where the study is wide."""
     rows = analyse(what, lines)
     device = result_lines.platform(lines[0]).upper() if lines else ""
-    parts: dict[str, list[Row]] = {}
-    for row in rows:
-        parts.setdefault("" if what.wide else row.problem.name, []).append(row)
-    made = []
+    parts, made = grouped(rows, lambda row: "" if what.wide else row.problem.name), []
     for name, found in parts.items():
         title = f"{what.title}{': ' * bool(name)}{name}{where}"
         table = wide_table(what, found) if what.wide else long_table(what, found)
         all_runs = [row.group for row in found]
-        tuned = [line for line in lines if line.get("validation")]
-        runs = {line["seed"] for line in tuned}
+        runs = {line["seed"] for line in lines if line.get("validation")}
         said = FOOTNOTE.format(tuning=f"{len(runs)} run{'s' * (len(runs) != 1)}")
         body = [what.question, table, said, *[EDGE] * ("(*)" in table)]
         body += [ONE_DRAW] * any(not group["own_draw"] for group in all_runs)
@@ -133,13 +131,8 @@ def analyse(what: Study, lines: list[Record]) -> list[Row]:
     return made
 
 
-def _by_arm(rows: list[Row]) -> dict[str, Row]:
-    return {row.arm.name: row for row in rows}
-
-
-def _share(what: Study, rows: list[Row], row: Row) -> str:
+def _share(what: Study, of: dict[str, Row], row: Row) -> str:
     """What a row keeps of the gain between two arms; a dash where that is too small."""
-    of = _by_arm(rows)
     if what.share is None or any(name not in of for name in what.share):
         return "-"
     low, high = (of[name].group.mean for name in what.share)
@@ -150,7 +143,7 @@ def _share(what: Study, rows: list[Row], row: Row) -> str:
 
 def long_table(what: Study, rows: list[Row]) -> str:
     """A row for each arm, the cheapest first, and the most accurate among equals."""
-    of = _by_arm(rows)
+    of = {row.arm.name: row for row in rows}
     names = [name for name in what.references if name in of]
     lines = []
     for row in sorted(rows, key=lambda r: (r.cost, -r.group.mean)):
@@ -166,7 +159,7 @@ def long_table(what: Study, rows: list[Row]) -> str:
         for name in names:
             same = of[name] is row
             line[f"minus {name}"] = "-" if same else paired(row.group, of[name].group)
-        line |= {"gain kept": _share(what, rows, row)} if what.share else {}
+        line |= {"gain kept": _share(what, of, row)} if what.share else {}
         lines.append(line | {"runs": str(len(row.group.runs))})
     alike = [name for name in ("method", "a step", "cost") if len({x[name] for x in lines}) == 1]
     header = [name for name in lines[0] if name not in alike]
@@ -175,20 +168,17 @@ def long_table(what: Study, rows: list[Row]) -> str:
 
 def wide_table(what: Study, rows: list[Row]) -> str:
     """A row for each problem and a column for each arm, with the difference from the baseline."""
-    problems = list(dict.fromkeys(row.problem.name for row in rows))
     arms = [arm.name for arm in what.arms if any(row.arm.name == arm.name for row in rows)]
     shares: dict[str, list[float]] = {name: [] for name in arms}
     cells = []
-    for problem in problems:
-        found = [row for row in rows if row.problem.name == problem]
-        of = _by_arm(found)
-        judges = found[0].problem.judges
+    for problem, found in grouped(rows, lambda row: row.problem.name).items():
+        of, judges = {row.arm.name: row for row in found}, found[0].problem.judges
         line = [problem + " (chosen here)" * judges]
         for name in arms:
             if name not in of:
                 line.append("-")
                 continue
-            row, share = of[name], _share(what, found, of[name])
+            row, share = of[name], _share(what, of, of[name])
             first = of.get(what.references[0])
             words = [format_mean_std(row.group.final)]
             words += [f"({row.words})"] * (row.words != "-")
@@ -216,17 +206,15 @@ def _gained(rows: list[Row], problem: str) -> list[list[str]]:
     if best:
         cheap = f"{format_mean_std(best.group.final)}: {best.arm.name}, {best.cost:.3g}"
         cheap += f" ({radius(best.group)})"
-    return [opening.row(problem, of_role, cheap)]
+    return [opening_row(problem, of_role, cheap)]
 
 
 def draw_rows(rows: list[Row], path: Path, title: str) -> None:
     """Mean and standard deviation of every arm, problem by problem, the baseline as a line."""
-    problems = list(dict.fromkeys(row.problem.name for row in rows))
-    tallest = max(sum(row.problem.name == name for row in rows) for name in problems)
-    size = (6.4, len(problems) * (0.7 + 0.24 * tallest))
+    problems = grouped(rows, lambda row: row.problem.name)
+    size = (6.4, len(problems) * (0.7 + 0.24 * max(map(len, problems.values()))))
     canvas, panels = style.panels(len(problems), 1, size)
-    for panel, name in zip(panels, problems, strict=True):
-        found = [row for row in rows if row.problem.name == name]
+    for panel, (name, found) in zip(panels, problems.items(), strict=True):
         found = sorted(found, key=lambda row: row.group.mean)
         for height, row in enumerate(found):
             at, spread, color = row.group.mean, row.group.std, style.COLORS[row.group["method"]]
