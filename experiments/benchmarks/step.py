@@ -94,8 +94,7 @@ def programs(given: Problem, names: tuple[str, ...]) -> dict[str, Program]:
     made = {}
     for name, (tx, calls) in _exact().items():
         made[name] = compiled((call(tx),) * calls, _Held(params, rest, tx.init(params)))
-    for name in names:
-        made[name] = compiled(*_variant(given, name))
+    made |= {name: compiled(*_variant(given, name)) for name in names}
 
     def gradient(state):
         (_, rest), grads = jax.value_and_grad(loss, has_aux=True)(*state[:2])
@@ -131,8 +130,7 @@ def _variant(given: Problem, name: str) -> tuple[tuple[Callable[..., Any], ...],
 
     memory = variants.init(spec, given.params)
     state = _Held(given.params, given.rest, tx.init(given.params), memory)
-    calls = (call(True), *[call(False)] * (variant.every - 1))
-    return calls, state, variant.every
+    return (call(True), *[call(False)] * (variant.every - 1)), state, variant.every
 
 
 def measure(options: Step) -> list[Record]:

@@ -116,8 +116,7 @@ def analyse(what: Study, lines: list[Record]) -> list[Row]:
             runs = [line for line in drawn.get(arm.name, []) if setting(line, "own_draw") == own]
             if not runs:
                 continue
-            judging = what.judging(problem, arm)
-            judged = matching(what, judging, arm, choices, lines, tuning=True)
+            judged = matching(what, what.judging(problem, arm), arm, choices, lines, tuning=True)
             cost = gradients_per_step(runs[0]["method"], setting(runs[0], "variant"))
             row = Row(
                 problem,
