@@ -14,9 +14,9 @@ SAM = (0.1, 0.1414, 0.2, 0.2828, 0.4, 0.5657, 0.8)
 ASAM = (0.7071, 1.0, 1.4142, 2.0, 2.8284, 4.0, 5.6569)
 EVERY_LEAF = (1.4142, 2.0, 2.8284, 4.0, 5.6569, 8.0, 11.3137)
 ARMS = (
-    Arm("SGD", dict(method="sgd"), role="base"),
-    Arm("SAM", dict(method="sam"), dict(rho=SAM), role="sam"),
-    Arm("ASAM", dict(method="asam"), dict(rho=ASAM), role="asam"),
+    Arm("SGD", dict(method="sgd")),
+    Arm("SAM", dict(method="sam"), dict(rho=SAM)),
+    Arm("ASAM", dict(method="asam"), dict(rho=ASAM)),
     Arm("ASAM, every leaf, eta 0", dict(method="asam", adapt="all", eta=0.0), dict(rho=EVERY_LEAF)),
 )
 DRAWS = 20  # of the noise on a network's weights

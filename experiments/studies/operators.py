@@ -29,13 +29,17 @@ def radii(smallest: float, count: int) -> tuple[float, ...]:
 
 
 def _study(name: str, title: str, problems: tuple[Problem, ...], grids) -> Study:
-    arms = (Arm(m, METHODS[m], dict(rho=grid)) for m, grid in zip(METHODS, grids, strict=True))
+    roles = {"SAM": "sam", "ASAM": "asam"}  # the others have no column in the opening table
+    arms = (
+        Arm(m, METHODS[m], dict(rho=grid), role=roles.get(m, ""))
+        for m, grid in zip(METHODS, grids, strict=True)
+    )
     return Study(
         name=name,
         title=title,
         question=QUESTION,
         problems=problems,
-        arms=(Arm("SGD", dict(method="sgd")), *arms),
+        arms=(Arm("SGD", dict(method="sgd"), role="base"), *arms),
         references=("SGD", "SAM", "ASAM"),
     )
 
