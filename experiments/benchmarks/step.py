@@ -22,7 +22,6 @@ from experiments.config.run import Run
 from experiments.reporting.summaries import Section, arithmetic_of, machines
 from experiments.reporting.tables import markdown
 from experiments.training import loop, provenance, result_lines, variants
-from experiments.training.resolve import precision_of_jax
 from experiments.training.spec import ModelSpec, StepSpec
 from experiments.training.variants import EXACT, VARIANTS
 
@@ -141,7 +140,8 @@ def measure(options: Step) -> list[Record]:
     held = {name: size(program.state) for name, program in ours.items()}
     seconds = timing.in_turns(ours, options.repeats)
     floor = [2 * a + b for a, b in zip(seconds[GRADIENT], seconds[UPDATE], strict=True)]
-    named = dataclasses.asdict(options) | dict(kind=KIND, precision=precision_of_jax())
+    precision = getattr(jax.config, "jax_default_matmul_precision", None) or "default"
+    named = dataclasses.asdict(options) | dict(kind=KIND, precision=precision)
     shared = {n: v for n, v in named.items() if n not in ("workdir", "variants")}
     shared |= provenance.stamp()
     lines, sgd = [], ours["SGD"]

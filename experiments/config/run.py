@@ -102,8 +102,8 @@ class Run:
     """Side of cutout's square, 16 in Appendix B; 0 for none."""
     dtype: Literal["float32", "bfloat16"] = _field("float32", "data")
     """To compute in."""
-    precision: Filled[str] = _field(None, "data", later="default")
-    """default, high or highest, of products and convolutions; else what JAX is set to."""
+    precision: Literal["default", "high", "highest"] = _field("default", "data", later="default")
+    """Of products and convolutions, whatever JAX is set to."""
     variant: str = _field("exact", "program", later="exact")
     """Variant of sam's and asam's step: exact, every4, look4, part16, momentum, ..."""
     weight: float = _field(0.0, "number", 0, later=0.0)

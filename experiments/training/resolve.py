@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from experiments import models
 from experiments.config.errors import ConfigError
 from experiments.config.run import Run, check, one_of
@@ -32,11 +30,9 @@ def resolve(run: Run) -> Run:
     check(run)
     one_of("model", run.model or "mlp", models.names())
     one_of("variant", run.variant, VARIANTS)
-    known = dict.fromkeys(("default", "high", "highest", precision_of_jax()))
-    one_of("precision", run.precision or "default", known)
     found = source(run.dataset)
     defaults: dict[str, Any] = (
-        dict(epochs=PAPER_EPOCHS[run.method], precision=precision_of_jax(), devices=1)
+        dict(epochs=PAPER_EPOCHS[run.method], devices=1)
         | found.defaults
         | optimizers.DEFAULTS[run.optimizer]
         | dict(rho=found.rho.get(run.method))
@@ -59,11 +55,6 @@ def resolve(run: Run) -> Run:
     return filled
 
 
-def precision_of_jax() -> str:
-    """What `jax_default_matmul_precision` is set to: what decides a result is in its line."""
-    return getattr(jax.config, "jax_default_matmul_precision", None) or "default"
-
-
 def _without_meaning(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where fields have no meaning, and the only values that they have there."""
     yield f"to method {run.method!r}", _OF_METHOD[run.method]
@@ -75,8 +66,8 @@ def _without_meaning(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "on several devices", dict(variant=EXACT)
     if run.optimizer != "sgd":  # s^2 divides SGD's gradient
         yield f"to optimizer {run.optimizer!r}", dict(parameterization="as is")
-    # A share of SGD's momentum, a sum of gradients, is taken away; the others keep a mean.
-    if run.optimizer != "sgd" and VARIANTS[run.variant].contrast:
-        yield f"to optimizer {run.optimizer!r}", dict(variant=EXACT)
+        # A share of SGD's momentum, a sum of gradients, is taken away; the others keep a mean.
+        if VARIANTS[run.variant].contrast:
+            yield f"to optimizer {run.optimizer!r}", dict(variant=EXACT)
     if not run.augment:
         yield "without augmentation", dict(cutout=0)
