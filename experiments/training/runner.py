@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,11 @@ from experiments.training.variants import gradients_per_step
 SECONDS_BETWEEN_LINES = 60.0  # of the progress, where nobody watches
 
 
-@contextlib.contextmanager
-def workdir_lock(workdir: Path) -> Iterator[None]:
-    """Holds `workdir` for this process; a second one is refused at once."""
-    lock = filelock.FileLock(workdir / ".lock", blocking=False)
+def workdir_lock(workdir: Path) -> filelock.AcquireReturnProxy:
+    """Holds `workdir` for this process, to be used in `with`; a second one is refused at once."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        return filelock.FileLock(workdir / ".lock", blocking=False).acquire()
     except filelock.Timeout as error:
         raise ConfigError(
             f"workdir {str(workdir)!r} is in use by another process; wait for it, or give another "
@@ -43,10 +41,6 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
             f"workdir {str(workdir)!r} cannot be written ({error.strerror}); give another with "
             "--workdir."
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def run_all(
@@ -68,8 +62,7 @@ def run_all(
     loop_name = loop.resolve(options.loop, max((run.devices for run in runs), default=1))
     stop = StopRequest(options.time_limit)
     with contextlib.ExitStack() as stack, stop.catching_signals():
-        lock = workdir_lock(options.workdir)
-        processes.from_leader(lambda: stack.enter_context(lock))
+        processes.from_leader(lambda: bool(stack.enter_context(workdir_lock(options.workdir))))
         names = dict.fromkeys(run.dataset for run in runs)
         datasets = {name: arrays.load(name, options.data_dir) for name in names}
         for run in runs:  # refuse a bad one before the first run

@@ -72,14 +72,14 @@ def train(
 def _epoch_record(loop: Loop, state: TrainState, seen: int, tested: bool) -> dict[str, Any]:
     """The epoch's metrics; None for a test that was not."""
     loss_sum, correct = jax.device_get((state.loss_sum, state.correct_sum))
-    record: dict[str, Any] = {
+    test_loss, test_accuracy = loop.evaluate(state) if tested else (None, None)
+    found = {
         "train_loss": loss_sum / loop.steps_per_epoch,
         "train_accuracy": 100 * correct / seen,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
     }
-    if tested:
-        record["test_loss"], record["test_accuracy"] = loop.evaluate(state)
-    record = {name: round(float(value), 4) for name, value in record.items()}
-    return record if tested else record | {"test_loss": None, "test_accuracy": None}
+    return {name: None if x is None else round(float(x), 4) for name, x in found.items()}
 
 
 def _summary(run: Run, loop: Loop, state: TrainState, history: list[dict]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import asam_jax
+from experiments.config.run import Run
 from experiments.training.spec import Hyper, StepSpec, TrainState
 
 
@@ -132,7 +133,7 @@ def gradient(
     run, variant, rho = spec.run, VARIANTS[spec.run.variant], hyper["rho"]
     if run.method == "sgd" or run.variant == EXACT:
         axis = spec.axis_name
-        region: dict[str, Any] = dict(rho=0.0) if run.method == "sgd" else _region(spec, rho)
+        region: dict[str, Any] = dict(rho=0.0) if run.method == "sgd" else _region(run, rho)
         region |= dict(axis_name=axis, perturb_axis_name=axis if run.perturb == "all" else None)
         step_gradient = asam_jax.value_and_grad(loss_fn, has_aux=True, **region)
         return *step_gradient(state.params, state.rest), state.memory
@@ -151,24 +152,20 @@ def gradient(
     return result, updates, memory
 
 
-def operator_of(run: Any) -> Any:
-    """The normalization operator that a run names."""
-    if run.normalization == "identity":
-        return asam_jax.identity()
-    adapt = {"not_bias": asam_jax.not_bias, "all": asam_jax.all_leaves}[run.adapt]
-    make = {"elementwise": asam_jax.elementwise, "filterwise": asam_jax.filterwise}
-    return make[run.normalization](run.eta, adapt=adapt)
-
-
-def _region(spec: StepSpec, rho) -> dict[str, Any]:
+def _region(run: Run, rho) -> dict[str, Any]:
     """What eps is confined to, as arguments of asam_jax."""
-    return dict(rho=rho, operator=operator_of(spec.run), p=spec.run.p)
+    operator = asam_jax.identity()
+    if run.normalization != "identity":
+        adapt = {"not_bias": asam_jax.not_bias, "all": asam_jax.all_leaves}[run.adapt]
+        make = {"elementwise": asam_jax.elementwise, "filterwise": asam_jax.filterwise}
+        operator = make[run.normalization](run.eta, adapt=adapt)
+    return dict(rho=rho, operator=operator, p=run.p)
 
 
 def _within_budget(spec: StepSpec, state: TrainState, hyper: Hyper, loss_fn: LossFn):
     """LE-SAM, arXiv 2605.10183: rho = min(weight / ||T_w g||_q, the run's rho)."""
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.rest)
-    unit = asam_jax.perturbation(state.params, grads, **_region(spec, 1.0))
+    unit = asam_jax.perturbation(state.params, grads, **_region(spec.run, 1.0))
     slope = jnp.maximum(optax.tree.vdot(grads, unit), jnp.finfo(jnp.float32).tiny)
     rho = jnp.minimum(hyper["weight"] / slope, hyper["rho"])
     at = jax.tree.map(lambda w, e: w + rho * e, state.params, unit)
@@ -189,7 +186,7 @@ def _at_another_direction(spec, variant: Variant, state: TrainState, rho, loss_f
     if variant.contrast:
         share = -variant.contrast
         direction = optax.tree.add_scale(direction, share, _momentum(state.opt_state))
-    at = asam_jax.momentum_ascent(state.params, direction, **_region(spec, rho))
+    at = asam_jax.momentum_ascent(state.params, direction, **_region(spec.run, rho))
     result, grads = jax.value_and_grad(loss_fn, has_aux=True)(at, state.rest)
     if variant.remembers is not None:
         _, memory = asam_jax.remember(variant.remembers).update(grads, memory)
@@ -204,9 +201,7 @@ def _momentum(opt_state: Any) -> Any:
 
 def _transformation(spec: StepSpec, variant: Variant, rho, weight):
     return asam_jax.sharpness_aware(
-        jnp.asarray(rho),
-        operator=operator_of(spec.run),
-        p=spec.run.p,
+        **_region(spec.run, jnp.asarray(rho)),
         ascent=asam_jax.friendly_ascent() if variant.friendly else None,
         descent=variant.descent(weight) if variant.descent else None,
     )
