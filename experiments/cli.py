@@ -21,6 +21,7 @@ from experiments.config.paper import METHODS, TABLES
 from experiments.config.run import FIELDS, Run, one_of
 
 PROGRAM = "python -m experiments"
+MEASURED = "speed, memory or compilation; its --help says of what"
 ABOUT = """Reproduces the ASAM paper's tables and figures.
 
 Without a command: SGD, SAM and ASAM on the digits images of scikit-learn with 40% label noise,
@@ -141,12 +142,6 @@ def study(
     _finish(options, f"The study {name} is finished")
 
 
-def benchmark(options: Options) -> None:
-    """Measures speed, memory and compilation; `benchmark NAME --help` has each one's options."""
-    del options
-    raise ConfigError(f"which benchmark? The known ones are: {', '.join(BENCHMARKS)}.")
-
-
 # What each does, and the function that does it: here, or MODULE:NAME where that loads much.
 COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
     "models": ("name and parameter count of each network", models),
@@ -158,7 +153,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., None] | str]] = {
     "figure4": ("accuracy over rho", "figures.figure4:run"),
     "report": ("RESULTS.md from the result lines in a folder", report),
     "study": ("study NAME: a comparison with tuned settings", study),
-    "benchmark": ("benchmark NAME: what a step costs", benchmark),
+    **{f"benchmark {name}": (MEASURED, f"benchmarks.{name}:run") for name in BENCHMARKS},
 }
 
 
@@ -190,15 +185,12 @@ def _call(words: list[str]) -> None:
     """Finds the command, lets tyro read its options and calls it."""
     program, text, target = PROGRAM, None, "studies.default:run"
     if words and not words[0].startswith("-"):
-        name, *words = words
+        count = 2 if words[0] == "benchmark" else 1
+        name, words = " ".join(words[:count]), words[count:]
         one_of("command", name, COMMANDS)
         program, target = f"{PROGRAM} {name}", COMMANDS[name][1]
-        if name == "benchmark" and words and not words[0].startswith("-"):
-            name, *words = words
-            one_of("benchmark", name, BENCHMARKS)
-            program, target = f"{program} {name}", f"benchmarks.{name}:run"
     else:
-        listed = "\n".join(f"  {name:12}{said}" for name, (said, _) in COMMANDS.items())
+        listed = "\n".join(f"  {name:20}{said}" for name, (said, _) in COMMANDS.items())
         text = f"{ABOUT}\n\ncommands ({PROGRAM} COMMAND --help):\n{listed}"
     if isinstance(target, str):
         module, name = target.split(":")
