@@ -84,32 +84,22 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            mean, var = _moments(x.astype(jnp.float32), self.norm_axis)
-            self._keep(mean, var * _unbiased(x, self.norm_axis))
+            mean, var = self._of_batch(x.astype(jnp.float32))
         factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         shift = self.bias[...] - mean * factor
         shape = (1,) * (x.ndim - 1) + (-1,)
         y = x.astype(jnp.float32) * factor.reshape(shape) + shift.reshape(shape)
         return y.astype(self.dtype)
 
-    def _keep(self, mean: jax.Array, var: jax.Array) -> None:
-        new = 1 - self.momentum
+    def _of_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and biased variance of each channel in one pass; the running ones follow them."""
+        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        mean, square = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+        if self.norm_axis is not None:
+            mean, square = jax.lax.pmean((mean, square), self.norm_axis)
+            count *= jax.lax.axis_size(self.norm_axis)
+        var = jnp.maximum(square - jnp.square(mean), 0.0)
+        unbiased, new = var * (count / max(count - 1, 1)), 1 - self.momentum
         self.mean[...] = self.momentum * self.mean[...] + new * mean
-        self.var[...] = self.momentum * self.var[...] + new * var
-
-
-def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel in one pass over x."""
-    axes = tuple(range(x.ndim - 1))
-    mean, square = jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
-    if axis_name is not None:
-        mean, square = jax.lax.pmean((mean, square), axis_name)
-    return mean, jnp.maximum(square - jnp.square(mean), 0.0)
-
-
-def _unbiased(x: jax.Array, axis_name: str | None) -> float:
-    """The factor n / (n - 1) for n values a channel."""
-    count = x.size // x.shape[-1]
-    if axis_name is not None:
-        count *= jax.lax.axis_size(axis_name)
-    return count / max(count - 1, 1)
+        self.var[...] = self.momentum * self.var[...] + new * unbiased
+        return mean, var

@@ -14,6 +14,7 @@ References:
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ class Cnn(nnx.Module):
 
     widths = (16, POOL, 32, 64)
     use_bias, normalized = False, True
+    last = staticmethod(linear)  # the dense layer behind the mean
 
     def __init__(self, num_classes: int, image_shape: tuple[int, int, int], **kw):
         features = image_shape[-1]
@@ -39,10 +41,6 @@ class Cnn(nnx.Module):
             features = width
         self.convs, self.norms = nnx.List(convs), nnx.List(norms)
         self.dense = self.last(features, num_classes, **kw)
-
-    def last(self, features: int, num_classes: int, **kw) -> nnx.Linear:
-        """The dense layer behind the mean."""
-        return linear(features, num_classes, **kw)
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
         x = images_BxHxWxC
@@ -67,9 +65,7 @@ class Vgg(Cnn):
 
     widths = (64, 64, POOL, 128, 128, POOL, *(256,) * 4, POOL, *(512,) * 4, POOL, *(512,) * 4, POOL)
     use_bias = True
-
-    def last(self, features: int, num_classes: int, **kw) -> nnx.Linear:
-        return nnx.Linear(features, num_classes, kernel_init=nnx.initializers.normal(0.01), **kw)
+    last = staticmethod(partial(nnx.Linear, kernel_init=nnx.initializers.normal(0.01)))
 
 
 class Mlp(nnx.Module):

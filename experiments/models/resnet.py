@@ -11,7 +11,6 @@ References:
   Xie et al. 2017, arXiv 1611.05431.
 """
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -89,46 +88,26 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(y + x)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Three stages of `blocks` blocks, of width * widen * (1, 2, 4) planes."""
-
-    block: type[BasicBlock] | type[PreactBlock] | type[Bottleneck]
-    blocks: int
-    width: int = 16
-    widen: int = 1
-    stem_stride: int = 1
-
-
-# blocks = (depth - 2) / 6 for ResNet, (depth - 4) / 6 for Wide ResNet, (depth - 2) / 9 for ResNeXt.
-PLANS = {
-    "resnet8": Plan(BasicBlock, 1, stem_stride=2),
-    "resnet20": Plan(BasicBlock, 3),
-    "resnet32": Plan(BasicBlock, 5),
-    "resnet56": Plan(BasicBlock, 9),
-    "wrn16_8": Plan(PreactBlock, 2, widen=8),
-    "wrn28_2": Plan(PreactBlock, 4, widen=2),
-    "wrn28_10": Plan(PreactBlock, 4, widen=10),
-    "resnext29_32x4d": Plan(Bottleneck, 3, width=64),
-}
-
-
 class ResNet(nnx.Module):
-    """A 3x3 stem, three stages (the second and third halve the image), mean, dense layer."""
+    """A 3x3 stem, three stages (the second and third halve the image), mean, dense layer.
 
-    def __init__(self, plan: Plan, num_classes: int, image_shape: tuple[int, int, int], **kw):
-        self.preact = plan.block is PreactBlock
-        self.conv = conv(image_shape[-1], plan.width, 3, plan.stem_stride, **kw)
-        features = plan.width
-        blocks = []
+    The first stage has `count` blocks of `planes` planes, the second of twice, the third of four
+    times as many.
+    """
+
+    def __init__(
+        self, block, count, num_classes, image_shape, *, stem=16, planes=16, stem_stride=1, **kw
+    ):
+        self.preact = block is PreactBlock
+        self.conv = conv(image_shape[-1], stem, 3, stem_stride, **kw)
+        features, blocks = stem, []
         for stage in range(3):
-            planes = plan.width * plan.widen * 2**stage
-            for index in range(plan.blocks):
+            for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(plan.block(features, planes, stride, **kw))
-                features = planes * plan.block.expansion
+                blocks.append(block(features, planes * 2**stage, stride, **kw))
+                features = planes * 2**stage * block.expansion
         self.blocks = nnx.List(blocks)
-        self.norm = BatchNorm(features if self.preact else plan.width, **kw)
+        self.norm = BatchNorm(features if self.preact else stem, **kw)
         self.dense = linear(features, num_classes, **kw)
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
@@ -142,5 +121,15 @@ class ResNet(nnx.Module):
         return self.dense(jnp.mean(x, axis=(1, 2)))
 
 
-# Two downsamplings by two.
-MODELS = {name: (partial(ResNet, plan), 4) for name, plan in PLANS.items()}
+# Blocks a stage: (depth - 2) / 6 for ResNet, (depth - 4) / 6 for Wide ResNet, (depth - 2) / 9 for
+# ResNeXt. Two downsamplings by two.
+MODELS = {
+    "resnet8": (partial(ResNet, BasicBlock, 1, stem_stride=2), 4),
+    "resnet20": (partial(ResNet, BasicBlock, 3), 4),
+    "resnet32": (partial(ResNet, BasicBlock, 5), 4),
+    "resnet56": (partial(ResNet, BasicBlock, 9), 4),
+    "wrn16_8": (partial(ResNet, PreactBlock, 2, planes=128), 4),
+    "wrn28_2": (partial(ResNet, PreactBlock, 4, planes=32), 4),
+    "wrn28_10": (partial(ResNet, PreactBlock, 4, planes=160), 4),
+    "resnext29_32x4d": (partial(ResNet, Bottleneck, 3, stem=64, planes=64), 4),
+}

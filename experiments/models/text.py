@@ -9,12 +9,6 @@ from experiments.models import vit
 BYTES = 256
 
 
-class CausalBlock(vit.Block):
-    """A block in which no position attends to a later one."""
-
-    causal = True
-
-
 class ByteTransformer(nnx.Module):
     """Byte and position embeddings, blocks, LayerNorm, logits of the next byte."""
 
@@ -23,7 +17,7 @@ class ByteTransformer(nnx.Module):
         draw = nnx.initializers.normal(0.02)
         self.embedding = nnx.Param(draw(rngs.params(), (BYTES, vit.WIDTH)))
         self.position_embedding = nnx.Param(draw(rngs.params(), (context, vit.WIDTH)))
-        self.blocks = nnx.List([CausalBlock(**kw) for _ in range(depth)])
+        self.blocks = nnx.List([vit.Block(causal=True, **kw) for _ in range(depth)])
         self.norm, self.head = vit.layer_norm(**kw), vit.dense(vit.WIDTH, BYTES, **kw)
 
     def __call__(self, bytes_BxT: jax.Array) -> jax.Array:

@@ -25,9 +25,8 @@ class Block(nnx.Module):
     kernel to tell a convolution, as Muon and the filters of ASAM do, finds none.
     """
 
-    causal = False
-
-    def __init__(self, **kw):
+    def __init__(self, *, causal: bool = False, **kw):
+        self.causal = causal  # whether no position attends to a later one
         self.norm1, self.norm2 = layer_norm(**kw), layer_norm(**kw)
         self.query, self.key, self.value = (dense(WIDTH, WIDTH, **kw) for _ in range(3))
         self.out = dense(WIDTH, WIDTH, **kw)
