@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,11 +39,7 @@ def arrays(name: str, data_dir: Path | None = None) -> Arrays:
     """
     # As tfds would find it, without the second that importing it takes.
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = _prepared(root / name)
-    if folder is None:
-        prepare(name, root)
-        folder = _prepared(root / name)
-        assert folder is not None
+    folder = _prepared(root / name) or prepare(name, root)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     seen = [(file, status.st_size, status.st_mtime_ns) for file, status in files]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "asam_jax"
@@ -58,22 +53,20 @@ def arrays(name: str, data_dir: Path | None = None) -> Arrays:
 
 def _prepared(folder: Path) -> Path | None:
     """The newest version that is prepared, as array_record, under a data set's folder."""
-    found = [info.parent for info in folder.glob("*.*.*/dataset_info.json")]
-    found = [path for path in found if path.name.replace(".", "").isdecimal()]
-    for path in sorted(found, key=lambda path: [*map(int, path.name.split("."))], reverse=True):
-        info = json.loads((path / "dataset_info.json").read_text())
-        if info.get("fileFormat") == "array_record":
-            return path
+    found = sorted(folder.glob("[0-9].[0-9].[0-9]/dataset_info.json"), reverse=True)
+    for info in found:
+        if json.loads(info.read_text()).get("fileFormat") == "array_record":
+            return info.parent
     if found:
         raise ConfigError(
-            f"the copy in {str(found[0])!r} is not in the array_record format, and others need "
-            "TensorFlow to be read; give another --data-dir, and one is prepared there."
+            f"the copy in {str(found[0].parent)!r} is not in the array_record format, and others "
+            "need TensorFlow to be read; give another --data-dir, and one is prepared there."
         )
     return None
 
 
-def prepare(name: str, root: Path) -> None:
-    """Downloads the binary batches, unless they lie there, and writes them as array_record.
+def prepare(name: str, root: Path) -> Path:
+    """Downloads the binary batches, unless they lie there; returns their folder as array_record.
 
     Raises:
       ConfigError: no network, a damaged download, or a folder that cannot be written.
@@ -88,6 +81,7 @@ def prepare(name: str, root: Path) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
+        return Path(builder.data_dir)
     except Exception as error:  # tfds raises requests', its own, and the file system's errors
         archive = root / "downloads" / "manual" / url.rsplit("/", 1)[-1]
         raise ConfigError(
@@ -100,6 +94,7 @@ def prepare(name: str, root: Path) -> None:
 
 def _builder_class(name: str) -> Any:
     """The builder of that name that tfds has, reading with NumPy."""
+    from PIL import Image
     from tensorflow_datasets.image_classification import cifar
 
     original = {"cifar10": cifar.Cifar10, "cifar100": cifar.Cifar100}[name]
@@ -118,29 +113,20 @@ def _builder_class(name: str) -> Any:
             return super()._split_generators(SimpleNamespace(download_and_extract=untar))
 
         def _generate_examples(self, split_prefix, filepaths):
-            keys, index = self._cifar_info.label_keys, 0
-            for path in filepaths:
-                for labels, image in read_batch(Path(path), len(keys)):
-                    record = dict(zip(keys, labels.tolist(), strict=True))
-                    record |= {"id": f"{split_prefix}{index:05d}", "image": image}
-                    yield index, record
-                    index += 1
+            keys = self._cifar_info.label_keys
+            # A record is one byte for each label (CIFAR-10 has one, CIFAR-100 the coarse and the
+            # fine one), then 1,024 bytes of red, green and blue each, row by row.
+            batches = [np.fromfile(path, np.uint8) for path in filepaths]
+            records = np.concatenate(batches).reshape(-1, len(keys) + 3 * 32 * 32)
+            images = records[:, len(keys) :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy()
+            labels = records[:, : len(keys)].tolist()
+            for index, (numbers, image) in enumerate(zip(labels, images, strict=True)):
+                record = dict(zip(keys, numbers, strict=True))
+                record |= {"id": f"{split_prefix}{index:05d}", "image": Image.fromarray(image)}
+                yield index, record
 
     Builder.name = original.name
     return Builder
-
-
-def read_batch(path: Path, labels: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """The labels and the Pillow image of each record of a binary batch.
-
-    A record is one byte for each label (CIFAR-10 has one, CIFAR-100 the coarse and the fine one),
-    then 1,024 bytes of red, green and blue each, row by row.
-    """
-    from PIL import Image
-
-    records = np.fromfile(path, np.uint8).reshape(-1, labels + 3 * 32 * 32)
-    images = records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return zip(records[:, :labels], map(Image.fromarray, images.copy(order="C")), strict=True)
 
 
 def _decode(name: str, folder: Path, seen: list[tuple[str, int, int]]) -> Arrays:
