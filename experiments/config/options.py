@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Options:
     """Stop after so many seconds, with a checkpoint; the same command goes on."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
-    loop: str = "auto"
+    loop: Literal["auto", "host", "scan"] = "auto"
     """host: single steps, best on a CPU. scan: an epoch in one program. auto: by the device."""
 
 

@@ -39,14 +39,11 @@ def from_arrays(name, num_classes, train_images, train_labels, test_images, test
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel on the scale [0, 1], from counts of bytes."""
-    values = np.arange(256) / 255
-    means, stds = [], []
-    for channel in range(images.shape[-1]):
-        counts = np.bincount(images[..., channel].ravel(), minlength=256)
-        mean = float(counts @ values / counts.sum())
-        means.append(round(mean, 6))
-        stds.append(round(float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())), 6))
-    return tuple(means), tuple(stds)
+    pixels, values = images.reshape(-1, images.shape[-1]), np.arange(256)[:, None] / 255
+    shares = np.apply_along_axis(np.bincount, 0, pixels, minlength=256) / len(pixels)
+    mean = np.sum(shares * values, 0)
+    std = np.sqrt(np.sum(shares * (values - mean) ** 2, 0))
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
 
 
 def sizes(dataset: Dataset, run: Run) -> tuple[int, int]:
@@ -93,13 +90,6 @@ def prepare(dataset: Dataset, run: Run) -> Dataset:
         labels_changed=float(np.mean(noisy[train] != dataset.train_labels[train])),
         **(tested if held_out else {}),
     )
-
-
-def filled_up(images: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many images as `count`: those given, then black ones whose label is -1, "not counted"."""
-    missing = count - len(labels)
-    images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-    return images, np.pad(labels, (0, missing), constant_values=-1)
 
 
 def symmetric_noise(labels: np.ndarray, noise: float, num_classes: int, seed: int) -> np.ndarray:

@@ -22,8 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.config.errors import ConfigError
-from experiments.config.run import NUMBERS, Run, one_of
-from experiments.datasets.arrays import filled_up
+from experiments.config.run import NUMBERS, Run
 from experiments.datasets.source import Dataset
 from experiments.training import step as stepping
 from experiments.training import variants
@@ -45,7 +44,6 @@ def compiler_options(image_shape: tuple[int, int, int]) -> dict[str, Any] | None
 
 def resolve(name: str, devices: int = 1) -> str:
     """'auto' is the host loop on the CPU and on several devices, and scan elsewhere."""
-    one_of("loop", name, ("auto", "host", "scan"))
     if name == "scan" and devices > 1:
         raise ConfigError(f"loop='scan' runs on one device, not on {devices}; leave it out.")
     if name != "auto":
@@ -95,8 +93,7 @@ class Loop:
             perturb = perturbs(epoch * self.steps_per_epoch + number, self.total_steps)
             spec = dataclasses.replace(self.spec, perturb=perturb)
             state, loss = self._step(spec, state, *data)
-            if previous is not None:
-                previous.block_until_ready()  # the host is one step ahead of the device at most
+            jax.block_until_ready(previous)  # the host is one step ahead of the device at most
             previous = loss
             yield state, 1
 
@@ -117,7 +114,9 @@ class EvaluationSet:
         self.count, devices = len(labels), self._mesh.size
         batches = -(-self.count // EVALUATION_BATCH)
         size = -(-self.count // (batches * devices)) * devices
-        images, labels = filled_up(images, labels, batches * size)
+        missing = batches * size - self.count
+        images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        labels = np.pad(labels, (0, missing), constant_values=-1)
         self._batches = [
             (cut(self._mesh, images[i : i + size]), cut(self._mesh, labels[i : i + size]))
             for i in range(0, batches * size, size)

@@ -52,7 +52,7 @@ def train_step(
 ) -> tuple[TrainState, jax.Array]:
     """One step of SGD, SAM or ASAM on the state's next batch; returns its loss, too."""
     position, images_BxHxWxC, labels_B = _batch(spec, state, order, images, labels)
-    loss_fn = _loss_fn(spec, hyper)
+    loss_fn = functools.partial(_loss, spec, hyper)
     hyper = variants.at_step(spec, hyper, state.step)
     variant = variants.VARIANTS[spec.run.variant]
     subset = spec.local_batch // variant.subset
@@ -76,7 +76,8 @@ def train_step(
     )
     grads = parameterization.over(spec.model.parameterization, grads, 2)
     updates, opt_state = base.update(grads, state.opt_state, state.params)
-    rest, correct = _over_devices(spec, rest, correct)
+    if spec.axis_name is not None:  # all devices carry the same state
+        rest, correct = jax.lax.pmean(rest, spec.axis_name), jax.lax.psum(correct, spec.axis_name)
     first = position == 0
     new_state = TrainState(
         params=optax.apply_updates(state.params, updates),
@@ -120,22 +121,17 @@ def _batch(spec: StepSpec, state: TrainState, order, images, labels):
     images_BxHxWxC, model = images[index_B], spec.model
     if spec.run.augment:
         key = _device_key(spec, jax.random.fold_in(_stream(state.seed, _AUGMENT), state.step))
-        how: dict[str, Any] = dict(pad=4, flip=True, cutout=spec.run.cutout)
-        images_BxHxWxC = augmentation.augment(key, images_BxHxWxC, **how)
+        images_BxHxWxC = augmentation.augment(key, images_BxHxWxC, spec.run.cutout)
     dtype = jnp.dtype(model.dtype)
     prepared = augmentation.normalize(images_BxHxWxC, model.mean, model.std, dtype)
     return position, prepared, labels[index_B]
 
 
-def _loss_fn(spec: StepSpec, hyper: Hyper):
-    """(images, labels, params, rest) -> loss, (rest after the pass, how many are right)."""
-
-    def loss_fn(images, labels, params, rest):
-        logits, new_rest = _forward(spec.model, params, rest, images, train=True)
-        loss = jnp.mean(_cross_entropy(logits, labels, hyper["label_smoothing"]))
-        return loss, (new_rest, _correct(logits, labels))
-
-    return loss_fn
+def _loss(spec: StepSpec, hyper: Hyper, images, labels, params, rest):
+    """The mean loss, (rest after the pass, how many are right)."""
+    logits, new_rest = _forward(spec.model, params, rest, images, train=True)
+    loss = jnp.mean(_cross_entropy(logits, labels, hyper["label_smoothing"]))
+    return loss, (new_rest, _correct(logits, labels))
 
 
 def _forward(spec: ModelSpec, params, rest, inputs, *, train: bool) -> tuple[jax.Array, Any]:
@@ -156,18 +152,6 @@ def _device_key(spec: StepSpec, key: jax.Array) -> jax.Array:
     if spec.axis_name is None:
         return key
     return jax.random.fold_in(key, jax.lax.axis_index(spec.axis_name))
-
-
-def _over_devices(spec: StepSpec, rest, correct):
-    """Running statistics averaged and counts summed, so that all devices carry the same state."""
-    if spec.axis_name is None:
-        return rest, correct
-
-    def average(leaf):
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jax.lax.pmean(leaf, spec.axis_name) if floating else leaf
-
-    return jax.tree.map(average, rest), jax.lax.psum(correct, spec.axis_name)
 
 
 def _cross_entropy(logits, labels, smoothing):
