@@ -10,7 +10,7 @@ from experiments.benchmarks.compiled_steps import VARIANTS
 from experiments.benchmarks.timing import Record
 from experiments.reporting import style
 from experiments.reporting.summaries import Section, commands_of
-from experiments.reporting.tables import markdown
+from experiments.reporting.tables import grouped, markdown
 from experiments.training import result_lines
 
 KIND = "compiled"
@@ -23,17 +23,16 @@ class Chip:
 
     name: str
     flops: float  # bfloat16, dense, a second
-    memory: float  # bytes
     bandwidth: float  # bytes a second of its memory
     links: float  # bytes a second that it sends over all its links together
     source: str
 
 
 CHIPS = {
-    "v5e": Chip("TPU v5e", 197e12, 16e9, 819e9, 200e9, "https://cloud.google.com/tpu/docs/v5e"),
-    "v5p": Chip("TPU v5p", 459e12, 95e9, 2765e9, 600e9, "https://cloud.google.com/tpu/docs/v5p"),
+    "v5e": Chip("TPU v5e", 197e12, 819e9, 200e9, "https://cloud.google.com/tpu/docs/v5e"),
+    "v5p": Chip("TPU v5p", 459e12, 2765e9, 600e9, "https://cloud.google.com/tpu/docs/v5p"),
     "h100": Chip(
-        "H100 SXM", 989e12, 80e9, 3350e9, 450e9, "https://www.nvidia.com/en-us/data-center/h100"
+        "H100 SXM", 989e12, 3350e9, 450e9, "https://www.nvidia.com/en-us/data-center/h100"
     ),
 }
 
@@ -135,11 +134,10 @@ def table(records: list[Record]) -> str:
 def sections(workdir: Path) -> list[Section]:
     """One part of the report for all topologies and models."""
     lines = result_lines.read_kind(workdir, KIND)
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(lines, key=lambda r: (list(MODELS).index(r["model"]), r["chips"])):
-        found.setdefault((record["model"], record["topology"]), []).append(record)
-    if not found:
+    if not lines:
         return []
+    lines.sort(key=lambda r: (list(MODELS).index(r["model"]), r["chips"]))
+    found = grouped(lines, lambda r: (r["model"], r["topology"]))
     body, reached = [], []
     for (model, topology), records in found.items():
         name = f"{MODELS[model][0]}, {topology}"
