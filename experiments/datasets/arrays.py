@@ -17,24 +17,15 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     return from_arrays(name, found.num_classes, *found.arrays(data_dir))
 
 
-def from_arrays(name, num_classes, train_images, train_labels, test_images, test_labels) -> Dataset:
-    """A data set of these four arrays, with its fingerprint and channel statistics."""
+def from_arrays(name: str, num_classes: int, *four: np.ndarray) -> Dataset:
+    """A data set of training images and labels, test images and labels, with what they tell."""
     digest = hashlib.sha256()
-    for array in (train_images, train_labels, test_images, test_labels):
+    for array in four:
         digest.update(str((array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).data)
-    mean, std = channel_statistics(train_images)
-    return Dataset(
-        name=name,
-        num_classes=num_classes,
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        fingerprint=digest.hexdigest()[:16],
-        mean=mean,
-        std=std,
-    )
+    mean, std = channel_statistics(four[0])
+    seen = digest.hexdigest()[:16]
+    return Dataset(name, num_classes, *four, fingerprint=seen, mean=mean, std=std)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -19,13 +19,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def stamp() -> dict[str, Any]:
     """What every result line ends with: the command line of this process, versions, the device."""
     command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
-    return {"command": command, "versions": versions(), "device": device()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    own = {"python": platform.python_version(), "asam-jax": asam_jax.__version__}
-    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions = {"python": platform.python_version(), "asam-jax": asam_jax.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"command": command, "versions": versions, "device": device()}
 
 
 def device() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 # The standard deviation of an entry's noise, in units of the level.
@@ -32,10 +33,5 @@ def accuracies(loop: Any, state: Any, draws: int) -> dict[str, list[float]]:
 
 def noisy(params: Any, kind: str, level: float, draw: int) -> Any:
     """The parameters under one draw of noise."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(draw), len(leaves))
-    moved = [
-        w + level * KINDS[kind](w) * jax.random.normal(key, w.shape, w.dtype)
-        for w, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, moved)
+    noise = optax.tree.random_like(jax.random.key(draw), params)
+    return jax.tree.map(lambda w, n: w + level * KINDS[kind](w) * n, params, noise)
