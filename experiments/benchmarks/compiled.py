@@ -48,7 +48,7 @@ class Compiled:
     topology: tuple[str, ...] = ("v5e:2x4",)
     """v5e:2x4, v5e:16x16, v5p:8x8x8, h100:8 and the like."""
     model: tuple[str, ...] = ("small",)
-    """small (seconds), resnet20, wrn28_10, vit_b16, transformer_small, transformer_1b or eps."""
+    """small (seconds), resnet20, wrn28_10, vit_b16, transformer_1b or eps."""
     variant: tuple[str, ...] = ()
     """Some only, by name."""
     workdir: Path = Path("runs")

@@ -147,10 +147,6 @@ MODELS: dict[str, tuple[str, Callable[[Mesh], Problem]]] = {
     "resnet20": ("ResNet-20, 128 images a chip", lambda mesh: _network(mesh, "resnet20")),
     "wrn28_10": ("WRN-28-10, 128 images a chip", lambda mesh: _network(mesh, "wrn28_10")),
     "vit_b16": ("ViT-B/16, 64 images a chip, bfloat16, remat", _vit),
-    "transformer_small": (
-        "transformer of 17 million parameters, FSDP, remat, bfloat16",
-        lambda mesh: _transformer(mesh, 512, 8, 4, 8192, 256),
-    ),
     "eps": (
         "two gradients of dense layers and norms, 72 parameter arrays, one chip",
         lambda mesh: chain(mesh, 24),

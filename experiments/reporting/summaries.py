@@ -61,8 +61,6 @@ def arithmetic_of(record: dict[str, Any]) -> str:
     if record["dtype"] != "float32":
         return record["dtype"]
     chosen = record.get("precision", LATER["precision"])
-    if chosen not in ("default", "high", "highest"):  # an algorithm that JAX was set to
-        return f"float32 (products by {chosen})"
     words = _FLOAT32.get((result_lines.platform(record), chosen))
     return f"float32 ({words})" if words else "float32"
 

@@ -29,9 +29,8 @@ def radii(smallest: float, count: int) -> tuple[float, ...]:
 
 
 def _study(name: str, title: str, problems: tuple[Problem, ...], grids) -> Study:
-    roles = {"SAM": "sam", "ASAM": "asam"}  # the others have no column in the opening table
-    arms = (
-        Arm(m, METHODS[m], dict(rho=grid), role=roles.get(m, ""))
+    arms = (  # SAM and ASAM have columns in the table that opens the report
+        Arm(m, METHODS[m], dict(rho=grid), role=m.lower() if m in ("SAM", "ASAM") else "")
         for m, grid in zip(METHODS, grids, strict=True)
     )
     return Study(
