@@ -83,14 +83,20 @@ def perturbation(
     gs = [jnp.asarray(gs[i]).astype(dtypes[i]) for i in moving]
     if p == 2:
         s = _tree.inverse_root_of_norm(ts, gs, axes)  # 1 / sqrt(||T g||)
-        scaled = [_tree.capped(t, s) for t in ts]
-        directions = [a * (a * g) for a, g in zip(scaled, gs, strict=True)]
+        directions = [_direction(t, g, s) for t, g in zip(ts, gs, strict=True)]
     else:
         directions = _other_directions(ts, gs, p, axes) if ts else []
     eps = [jnp.zeros_like(w) for w in ws]
     for i, direction in zip(moving, directions, strict=True):
         eps[i] = (jnp.asarray(rho).astype(dtypes[i]) * direction).astype(jnp.result_type(ws[i]))
     return treedef.unflatten(eps)
+
+
+@jax.jit  # traced once for each shape
+def _direction(t: jax.Array, g: jax.Array, s: jax.Array) -> jax.Array:
+    """Eps / rho for p = 2: T^2 g / ||T g|| = (s T) ((s T) g)."""
+    a = _tree.capped(t, s)
+    return a * (a * g)
 
 
 def _other_directions(

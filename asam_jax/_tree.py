@@ -111,7 +111,8 @@ def _sums(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
     def in_rows(ts: list[jax.Array], gs: list[jax.Array]) -> jax.Array:
         rows = list(map(_sums_in_rows, ts, gs))
         dtype = wide(*rows)
-        return jnp.sum(jnp.stack([row.astype(dtype) for row in rows], axis=1), axis=1)
+        joined = jnp.concatenate([row.astype(dtype) for row in rows])
+        return jnp.sum(joined.reshape(-1, len(_SCALES)), axis=0)
 
     return jax.lax.platform_dependent(ts, gs, tpu=apart, default=in_rows)
 
