@@ -1,7 +1,6 @@
 """Sums, norms and inner products over whole trees, safe from overflow and underflow."""
 
 import functools
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,10 +128,12 @@ def inverse_root_of_norm(ts: list[jax.Array], gs: list[jax.Array], axes: Axes) -
     sums = _over_axes(gs, axes, here, jax.lax.psum) or [jnp.zeros(len(_SCALES))]
     whole = functools.reduce(jnp.add, sums)
     roots = jnp.sqrt(jnp.sqrt(whole)) * jnp.asarray(_SCALES, whole.dtype)
-    at_zero = jnp.asarray([0.0, *[math.inf] * (len(_SCALES) - 1)], whole.dtype)
-    not_finite = jnp.asarray([*[math.inf] * (len(_SCALES) - 1), math.nan], whole.dtype)
-    inverses = jnp.where(whole == 0, at_zero, 1 / roots)
-    return jnp.min(jnp.where(jnp.isfinite(whole), inverses, not_finite))
+    number = jnp.arange(len(_SCALES))
+    inverses = jnp.where(whole == 0, jnp.where(number == 0, 0.0, jnp.inf), 1 / roots)
+    inverses = jnp.where(jnp.isfinite(whole), inverses, jnp.inf)
+    # NaN where even the last sum is not finite; as a constant it would alarm jax_debug_nans.
+    last = jnp.where(number == len(_SCALES) - 1, whole, 0.0)
+    return jnp.min(inverses + (last - last))
 
 
 @inverse_root_of_norm.defjvp

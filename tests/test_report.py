@@ -90,7 +90,6 @@ def test_the_table_that_opens_the_report():
             "float32 (products and convolutions in six passes of bfloat16)",
         ),
         ("gpu", {"dtype": "bfloat16"}, "bfloat16"),
-        ("gpu", {"precision": "BF16_BF16_F32"}, "float32 (products by BF16_BF16_F32)"),
     ],
 )
 def test_the_arithmetic_is_said_as_the_device_has_it(platform, values, words):
