@@ -30,7 +30,7 @@ def gsam_descent(alpha: Scalar) -> Descent:
       alpha: the weight of the orthogonal part, at least 0; may be traced. 0 is ASAM.
 
     >>> import asam_jax, optax
-    >>> tx = asam_jax.asam(optax.adamw(1e-3), rho=0.5, descent=asam_jax.gsam_descent(0.4))
+    >>> tx = asam_jax.asam(optax.adamw(1e-3), rho=2.0, descent=asam_jax.gsam_descent(0.4))
     """
     _checks.number("alpha", alpha, 0.0)
 
@@ -70,7 +70,7 @@ def wsam_descent(gamma: Scalar) -> Descent:
       gamma: the weight, in [0, 1); may be traced. 0 descends along g, 1/2 is ASAM.
 
     >>> import asam_jax, optax
-    >>> tx = asam_jax.asam(optax.adamw(1e-3), rho=0.5, descent=asam_jax.wsam_descent(0.75))
+    >>> tx = asam_jax.asam(optax.adamw(1e-3), rho=2.0, descent=asam_jax.wsam_descent(0.75))
     """
     _checks.number("gamma", gamma, 0.0, 1.0)
 
@@ -97,7 +97,7 @@ def looksam_descent(weight: Scalar) -> Descent:
         paper has 0.7 at k = 5.
 
     >>> import asam_jax, optax
-    >>> tx = asam_jax.asam(optax.sgd(0.1), 0.5, every=5, descent=asam_jax.looksam_descent(0.7))
+    >>> tx = asam_jax.asam(optax.sgd(0.1), 2.0, every=5, descent=asam_jax.looksam_descent(0.7))
     """
     _checks.number("weight", weight, 0.0)
 
@@ -125,7 +125,7 @@ def friendly_ascent(sigma: Scalar = 1.0, decay: Scalar = 0.9) -> optax.GradientT
       decay: of the moving average, in [0, 1); may be traced.
 
     >>> import asam_jax, optax
-    >>> tx = asam_jax.asam(optax.sgd(0.1), rho=0.5, ascent=asam_jax.friendly_ascent())
+    >>> tx = asam_jax.asam(optax.sgd(0.1), rho=2.0, ascent=asam_jax.friendly_ascent())
     """
     _checks.number("sigma", sigma, 0.0)
     _checks.number("decay", decay, 0.0, 1.0)

@@ -66,10 +66,10 @@ def not_bias(path: KeyPath, leaf: Any) -> bool:
 def all_leaves(path: KeyPath, leaf: Any) -> bool:
     """True for every leaf: Equation 5 of Kwon et al. (2021) to the letter.
 
-    The authors advise rho = 2.0 with this rule, where 0.5 serves with `not_bias`.
+    The default. The authors advise rho = 2.0 with it, where 0.5 serves with `not_bias`.
 
     >>> import asam_jax
-    >>> asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves)({"bias": -2.0})
+    >>> asam_jax.elementwise(adapt=asam_jax.all_leaves)({"bias": -2.0})
     {'bias': Array(2., dtype=float32)}
     """
     del path, leaf

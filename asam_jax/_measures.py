@@ -132,7 +132,7 @@ def maximizer(
 
     >>> import asam_jax, jax.numpy as jnp
     >>> loss = lambda w, batch: w[0] * w[1]
-    >>> operator = asam_jax.elementwise(eta=0.0)
+    >>> operator = asam_jax.elementwise()
     >>> measure = asam_jax.maximizer(loss, rho=0.5, operator=operator, p=jnp.inf)
     >>> measure(jnp.array([3.0, 1.0]), ())
     (Array([1.5, 0.5], dtype=float32), Array(3.75, dtype=float32))
@@ -173,7 +173,7 @@ def average_sharpness(
 
     >>> import asam_jax, jax, jax.numpy as jnp
     >>> loss = lambda w, x: jnp.mean(x @ jnp.square(w))
-    >>> operator = asam_jax.elementwise(eta=0.0)
+    >>> operator = asam_jax.elementwise()
     >>> measure = asam_jax.average_sharpness(loss, sigma=0.1, samples=1000, operator=operator)
     >>> value = measure(jnp.array([3.0, 4.0]), jnp.ones((5, 2)), jax.random.key(0))
     >>> print(f"{value:.2f}")  # the mean is 0.1^2 (3^2 + 4^2) = 0.25

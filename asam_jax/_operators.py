@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asam_jax import _checks, _tree
-from asam_jax._leaf_rules import flax_filter_axes, not_bias
+from asam_jax._leaf_rules import all_leaves, flax_filter_axes
 from asam_jax.typing import FilterAxes, KeyPath, LayerAxes, LeafPredicate, Operator, PyTree, Scalar
 
 
@@ -91,18 +91,19 @@ def identity() -> Operator:
 
 
 def elementwise(
-    eta: Scalar = 0.01, *, adapt: LeafPredicate = not_bias, layer_axes: LayerAxes = ()
+    eta: Scalar = 0.0, *, adapt: LeafPredicate = all_leaves, layer_axes: LayerAxes = ()
 ) -> Operator:
     """The element-wise operator T_w = diag(|w_1|, ..., |w_k|) + eta I (Kwon et al. 2021).
 
-    Only `elementwise(0.0, adapt=all_leaves)` is exactly invariant to how layers are scaled; with
-    eta or with unscaled biases, eps is so only roughly.
+    By default exactly invariant to how layers are scaled (Theorem 1); with eta or with unscaled
+    biases only roughly. The authors' code is `elementwise(0.01, adapt=not_bias)`, and takes other
+    radii.
 
     Args:
       eta: added to every scale; a scalar of at least 0, in the parameters' units. With 0 a weight
         of exactly zero is not perturbed.
-      adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly. `not_bias` is the authors'
-        rule, `all_leaves` Equation 5 to the letter.
+      adapt: `adapt(path, leaf) -> bool`; where False, T = 1 exactly. `all_leaves` is Equation 5
+        to the letter, `not_bias` the rule of the authors' code.
       layer_axes: see `filterwise`.
 
     Returns:
@@ -111,16 +112,16 @@ def elementwise(
 
     >>> import asam_jax, jax.numpy as jnp
     >>> asam_jax.elementwise(eta=0.5)({"w": jnp.array([3.0, -4.0]), "b": jnp.array([7.0])})
-    {'b': Array([1.], dtype=float32), 'w': Array([3.5, 4.5], dtype=float32)}
+    {'b': Array([7.5], dtype=float32), 'w': Array([3.5, 4.5], dtype=float32)}
     """
     _checks.number("eta", eta, 0.0)
     return _Normalization(eta, adapt, _none, layer_axes)
 
 
 def filterwise(
-    eta: Scalar = 0.01,
+    eta: Scalar = 0.0,
     *,
-    adapt: LeafPredicate = not_bias,
+    adapt: LeafPredicate = all_leaves,
     filter_axes: FilterAxes = flax_filter_axes,
     layer_axes: LayerAxes = (),
 ) -> Operator:
@@ -144,7 +145,7 @@ def filterwise(
 
     >>> import asam_jax, jax.numpy as jnp
     >>> kernel = jnp.ones((3, 3, 1, 2)) * jnp.array([[[[1.0, 2.0]]]])
-    >>> asam_jax.filterwise(eta=0.0)({"kernel": kernel})["kernel"]
+    >>> asam_jax.filterwise()({"kernel": kernel})["kernel"]
     Array([[[[3., 6.]]]], dtype=float32)
     """
     _checks.number("eta", eta, 0.0)
@@ -201,7 +202,7 @@ def masked(operator: Operator, mask: PyTree | Callable[[PyTree], PyTree]) -> Ope
     >>> trains = {"backbone": False, "head": True}
     >>> operator = asam_jax.masked(asam_jax.elementwise(), trains)
     >>> base = optax.partition({True: optax.adamw(1e-3), False: optax.set_to_zero()}, trains)
-    >>> tx = asam_jax.asam(base, rho=0.5, operator=operator)
+    >>> tx = asam_jax.asam(base, rho=2.0, operator=operator)
     """
     return _Masked(operator, mask)
 

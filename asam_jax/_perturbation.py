@@ -58,7 +58,7 @@ def perturbation(
 
     >>> import asam_jax, jax.numpy as jnp, numpy as np
     >>> w, g = jnp.array([2.0, -1.0]), jnp.array([2.0, 3.0])
-    >>> eps = asam_jax.perturbation(w, g, rho=0.5, operator=asam_jax.elementwise(eta=0.0))
+    >>> eps = asam_jax.perturbation(w, g, rho=0.5, operator=asam_jax.elementwise())
     >>> print(np.asarray(eps).round(4))
     [0.8 0.3]
     >>> asam_jax.perturbation(w, g, rho=0.5, operator=asam_jax.identity(), p=jnp.inf)

@@ -17,9 +17,9 @@ from asam_jax.typing import AxisName, Descent, Operator, PyTree, Radius, Scalar
 
 def asam(
     base: optax.GradientTransformation,
-    rho: Radius = 0.5,
+    rho: Radius = 2.0,
     *,
-    eta: Scalar = 0.01,
+    eta: Scalar = 0.0,
     operator: Operator | None = None,
     p: float | None = None,
     every: int | None = None,
@@ -34,7 +34,8 @@ def asam(
     Args:
       base: the optimizer that takes the step, weight decay included. It may be `optax.lbfgs()` or
         another line search: it is not given `grad_fn` and `perturb`.
-      rho: the radius or a schedule of it. The authors use 0.5 on CIFAR-10, 1.0 on CIFAR-100.
+      rho: the radius or a schedule of it, to be tuned by factors of two. The authors' 0.5 and 1.0
+        belong to their rule, `operator=elementwise(0.01, adapt=not_bias)`.
       eta: added to the element-wise scales |w|; at least 0.
       operator: T_w in place of `elementwise(eta)`.
 
@@ -46,7 +47,7 @@ def asam(
     >>> tx = asam_jax.asam(optax.sgd(0.1), rho=0.5)
     >>> updates, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)
     >>> print(optax.apply_updates(w, updates).round(4))
-    [2.2523 2.8506]
+    [2.2529 2.8514]
     """
     transformation = sharpness_aware(
         rho,

@@ -39,7 +39,7 @@ def sharpness_aware(
     parameters to gradients at the same mini-batch and with the same dropout key:
 
         tx = optax.chain(
-            asam_jax.sharpness_aware(0.5), optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9)
+            asam_jax.sharpness_aware(2.0), optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9)
         )
         updates, state = tx.update(grads, state, params, grad_fn=grad_fn)
 

@@ -177,7 +177,7 @@ def decoupled_wsam(
     state is a `typing.DecoupledState`.
 
     >>> import asam_jax, optax
-    >>> tx = asam_jax.decoupled_wsam(optax.adam(1e-3), learning_rate=1e-3, rho=0.5)
+    >>> tx = asam_jax.decoupled_wsam(optax.adam(1e-3), learning_rate=1e-3, rho=2.0)
     """
     base = _checks.base_optimizer(base)
     _checks.number("gamma", gamma, 0.0, 1.0)

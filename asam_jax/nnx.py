@@ -50,7 +50,7 @@ def value_and_grad(
     >>> model = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
     >>> optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
     >>> loss_fn = lambda model, x: jnp.mean((model(x) - 1) ** 2)
-    >>> loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=0.5)(model, jnp.ones((2, 4)))
+    >>> loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=2.0)(model, jnp.ones((2, 4)))
     >>> updates = optimizer.update(model, grads)
     >>> loss
     Array(1., dtype=float32)

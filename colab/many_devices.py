@@ -78,7 +78,7 @@ def batches():
 # ## One device
 
 # %%
-tx = asam_jax.asam(base, rho=0.5)
+tx = asam_jax.asam(base, rho=2.0)
 
 
 @jax.jit
@@ -134,7 +134,7 @@ print(f"largest difference in the loss: {np.abs(losses_of_sharded - losses_of_on
 
 # %%
 def pmapped(perturb_axis_name):
-    tx = asam_jax.asam(base, rho=0.5, axis_name="data", perturb_axis_name=perturb_axis_name)
+    tx = asam_jax.asam(base, rho=2.0, axis_name="data", perturb_axis_name=perturb_axis_name)
 
     @functools.partial(jax.pmap, axis_name="data")
     def step(params, state, x, y):
@@ -167,12 +167,12 @@ for label, losses in [("one eps for all", losses_of_shared), ("own eps for each"
 # replicated parameters.
 
 # %%
-gradient = asam_jax.value_and_grad(loss_fn, rho=0.5, axis_name="data", perturb_axis_name="data")
+gradient = asam_jax.value_and_grad(loss_fn, rho=2.0, axis_name="data", perturb_axis_name="data")
 share = (P(), P("data"), P("data"))
 mapped = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=share, out_specs=P()))
 first = next(batches())
 loss, grads = jax.device_get(mapped(start, *first))
-expected = jax.device_get(jax.jit(asam_jax.value_and_grad(loss_fn, rho=0.5))(start, *first))[1]
+expected = jax.device_get(jax.jit(asam_jax.value_and_grad(loss_fn, rho=2.0))(start, *first))[1]
 assert all(np.allclose(grads[name], expected[name], atol=1e-5) for name in grads)
 
 # %% [markdown]

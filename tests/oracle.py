@@ -28,7 +28,7 @@ def filter_of(index, layout):
     return index[-1] if layout == "flax" else index[0]
 
 
-def scales(params, operator, *, eta=0.01, leaves="not_bias", layout="flax"):
+def scales(params, operator, *, eta=0.0, leaves="all", layout="flax"):
     """T_w, entry by entry: operator is "identity", "elementwise" or "filterwise"."""
     result = {}
     for name, array in params.items():

@@ -34,7 +34,9 @@ def test_keywords_reach_both_passes_and_may_have_any_name():
     def of_adapter(adapter, *, params, fun, rho):
         return loss(adapter + params, X, shift=fun + rho)
 
-    handed = asam_jax.value_and_grad(of_adapter, rho=0.3)(0 * W, params=W, fun=1.0, rho=1.0)
+    operator = asam_jax.elementwise(0.01)
+    step = asam_jax.value_and_grad(of_adapter, rho=0.3, operator=operator)
+    handed = step(0 * W, params=W, fun=1.0, rho=1.0)
     gradient = 2 * X.T @ (X @ W - 2.0) / len(X)
     scales = np.full(3, 0.01)  # T_w = |w| + eta at w = 0
     at = W + 0.3 * scales**2 * gradient / np.linalg.norm(scales * gradient)

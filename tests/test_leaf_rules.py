@@ -76,7 +76,7 @@ def test_scales_of_a_plain_network():
         "lora": {"a": np.full((2, 1), 2.5), "b": np.full((3, 2), 4.5)},
         "layers": [(np.full((2, 2), 3.5), np.ones(1))],
     }
-    scales = asam_jax.elementwise(0.5)(params)
+    scales = asam_jax.elementwise(0.5, adapt=asam_jax.not_bias)(params)
     jax.tree.map(np.testing.assert_array_equal, scales, expected)
 
 

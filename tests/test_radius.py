@@ -147,7 +147,7 @@ def test_the_rule_in_training_survives_one_overflow():
         rho = tuned(rho, (x * jnp.inf if number == 2 else x, y))
         seen.append(float(rho))
     np.testing.assert_allclose(seen, seen[-1], rtol=0.05)
-    np.testing.assert_allclose(seen[-1], 1.6, rtol=0.05)
+    np.testing.assert_allclose(seen[-1], 1.7, rtol=0.05)
     assert seen[2] == seen[1]
 
 

@@ -76,7 +76,7 @@ def test_the_table_that_opens_the_report():
     )
     cells = report.opening_row("digits", dict(base=base, sam=sam, asam=asam), "last")
     assert cells[1:4] == ["yes (99.5%)", "81.00 ± 1.41", "-"]
-    assert cells[4:6] == ["90.50 ± 0.71 (0.05)", "92.00 ± 0.00 (0.5)"]
+    assert cells[4:6] == ["90.50 ± 0.71 (0.05)", "92.00 ± 0.00 (0.5, authors)"]
     assert cells[6].startswith("+1.50 [") and cells[7] == "last"
 
 

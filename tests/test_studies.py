@@ -139,7 +139,7 @@ def test_the_tables_mark_edges_and_pair_seeds(tmp_path):
     assert "rho 0.4 (*)" in report.of_study(ASKED, all_lines(edge=True))[0].body
     ((problem, _, base, twice, sam, asam, _, cheap),) = first.gained
     assert (problem, base, twice, cheap) == ("one, CPU", "71.00 ± 1.00", "-", "-")
-    assert sam == "73.00 ± 1.00 (0.2)" and asam.endswith(" (0.5)")
+    assert sam == "73.00 ± 1.00 (0.2)" and asam.endswith(" (0.5, authors)")
 
 
 def test_the_wide_table_has_a_row_a_problem():
@@ -220,4 +220,4 @@ def test_the_default_job_trains_each_method_on_both_networks_and_fills_a_readme(
     default.write_readme(tmp_path, readme)
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| ASAM, every leaf, eta 0 |" in text and "40 runs" in text
+    assert "| ASAM, authors' rule |" in text and "40 runs" in text

@@ -125,7 +125,7 @@ def test_adaptive_sharpness_is_invariant(net, operator, log_factors):
 
 SOME = asam_jax.elementwise(0.1, adapt=asam_jax.all_leaves)
 VARY = [("relu", asam_jax.identity()), ("conv", asam_jax.identity())]
-VARY += [("relu", SOME), ("relu", asam_jax.elementwise(0.0))]
+VARY += [("relu", SOME), ("relu", asam_jax.elementwise(adapt=asam_jax.not_bias))]
 
 
 @pytest.mark.parametrize(("net", "operator"), VARY, ids=["relu", "conv", "eta", "unscaled bias"])

@@ -15,7 +15,7 @@ x = jax.random.normal(jax.random.key(0), (256, 8))
 y = (x[:, 0] * x[:, 1] > 0).astype(jnp.int32)
 
 model = eqx.nn.MLP(in_size=8, out_size=2, width_size=32, depth=1, key=jax.random.key(1))
-tx = asam_jax.asam(optax.sgd(0.1, momentum=0.9), rho=0.5)
+tx = asam_jax.asam(optax.sgd(0.1, momentum=0.9), rho=2.0)
 
 
 @eqx.filter_jit

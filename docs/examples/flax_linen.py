@@ -25,7 +25,7 @@ def loss_fn(params):
 @jax.jit
 def step(state):
     """A usual Linen step but for one word: asam_jax's value_and_grad instead of JAX's."""
-    loss, grads = asam_jax.value_and_grad(loss_fn, rho=0.5)(state.params)
+    loss, grads = asam_jax.value_and_grad(loss_fn, rho=2.0)(state.params)
     return state.apply_gradients(grads=grads), loss
 
 

@@ -35,7 +35,7 @@ def loss_fn(model, x, y):
 @nnx.jit
 def step(model, optimizer, x, y):
     """One step."""
-    loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=0.5)(model, x, y)
+    loss, grads = asam_jax.nnx.value_and_grad(loss_fn, rho=2.0)(model, x, y)
     optimizer.update(model, grads)
     return loss
 

@@ -27,7 +27,7 @@ def loss_fn(params, x, y):
     return optax.softmax_cross_entropy_with_integer_labels(net.apply(params, x), y).mean()
 
 
-tx = asam_jax.asam(optax.sgd(0.1, momentum=0.9), rho=0.5)
+tx = asam_jax.asam(optax.sgd(0.1, momentum=0.9), rho=2.0)
 
 
 @jax.jit

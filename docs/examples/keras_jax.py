@@ -29,7 +29,7 @@ def loss_fn(params, others, x, y):
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), others
 
 
-gradient = asam_jax.value_and_grad(loss_fn, rho=0.5, has_aux=True)
+gradient = asam_jax.value_and_grad(loss_fn, rho=2.0, has_aux=True)
 tx = optax.adamw(1e-2)
 
 

@@ -1,7 +1,8 @@
 """LoRA fine-tuning: the adapters are the parameters, the pretrained weights are closed over.
 
-Adapters start with B = 0, so that at first eps moves B alone, by rho eta. With eta = 0 there would
-be no perturbation at all: keep eta of the size that B's entries reach. python docs/examples/lora.py
+Adapters start with B = 0, so that at first eps moves B alone, by rho eta. With the default, 0,
+there would be no perturbation at all: keep eta of the size that B's entries reach.
+python docs/examples/lora.py
 """
 
 import jax
@@ -32,7 +33,7 @@ def loss_fn(adapters, x, target):
     return jnp.mean((network(weights, x) - target) ** 2)
 
 
-operator = asam_jax.elementwise(eta=0.05, adapt=asam_jax.all_leaves)
+operator = asam_jax.elementwise(eta=0.05)
 tx = asam_jax.asam(optax.adamw(1e-2), rho=0.1, operator=operator)
 
 

@@ -32,7 +32,7 @@ tx = optax.sgd(0.1, momentum=0.9)
 @jax.jit
 def step(params, state, x, y):
     """The value is that at w, the gradient that at w + eps; both on the same mini-batch."""
-    loss, grads = asam_jax.value_and_grad(loss_fn, rho=0.5)(params, x, y)
+    loss, grads = asam_jax.value_and_grad(loss_fn, rho=2.0)(params, x, y)
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state, loss
 

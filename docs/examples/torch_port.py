@@ -42,10 +42,8 @@ model = nnx.Sequential(
     nnx.relu,
     nnx.Linear(32, 2, rngs=rngs),
 )
-# adaptive=True scales every leaf by |w|, biases too, and has no eta.
-gradient = asam_jax.nnx.value_and_grad(
-    cross_entropy, rho=0.5, operator=asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves)
-)
+# adaptive=True scales every leaf by |w|, biases too, and has no eta, as here.
+gradient = asam_jax.nnx.value_and_grad(cross_entropy, rho=0.5)
 # PyTorch adds the weight decay to the gradient, before the momentum; the schedule counts steps.
 schedule = optax.cosine_decay_schedule(0.1, STEPS)
 base = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9))

@@ -63,6 +63,6 @@ if __name__ == "__main__":
         "head": jax.random.normal(keys[2], (32,)) / 6,
     }
     base = optax.sgd(0.1, momentum=0.9)
-    trainer = Trainer(loss_fn, params, base, rho=0.5, microbatches=2, dtype=jnp.bfloat16)
+    trainer = Trainer(loss_fn, params, base, rho=2.0, microbatches=2, dtype=jnp.bfloat16)
     losses = [float(trainer.step(x, y)) for _ in range(100)]
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")

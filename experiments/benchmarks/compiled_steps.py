@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 import asam_jax
 from experiments.benchmarks.compiled_models import AXIS, Problem
-from experiments.benchmarks.problem import plain_formula
+from experiments.benchmarks.problem import OPERATOR, plain_formula
 
-RHO = 0.5
+REGION: Any = dict(rho=0.5, operator=OPERATOR)
 
 
 def own_first(batch: Any, mesh: Mesh, share: int) -> Any:
@@ -33,7 +33,7 @@ def own_first(batch: Any, mesh: Mesh, share: int) -> Any:
 
 
 def _asam(**how: Any) -> Callable[[optax.GradientTransformation], Any]:
-    return lambda base: asam_jax.asam(base, RHO, **how)
+    return lambda base: asam_jax.asam(base, **REGION, **how)
 
 
 # What makes an optimizer of a base; `step` has what else is different in some.
@@ -52,9 +52,9 @@ VARIANTS: dict[str, Callable[[optax.GradientTransformation], Any]] = {
     "wsam": _asam(descent=asam_jax.wsam_descent(0.7)),
     "stable": _asam(descent=asam_jax.stable_descent()),
     "looksam": _asam(every=4, descent=asam_jax.looksam_descent(0.7)),
-    "decoupled": lambda base: asam_jax.decoupled_wsam(base, 1e-3, RHO),
-    "alternating, 1st": lambda base: asam_jax.alternating(base, RHO),
-    "alternating, 2nd": lambda base: asam_jax.alternating(base, RHO),
+    "decoupled": lambda base: asam_jax.decoupled_wsam(base, 1e-3, **REGION),
+    "alternating, 1st": lambda base: asam_jax.alternating(base, **REGION),
+    "alternating, 2nd": lambda base: asam_jax.alternating(base, **REGION),
 }
 GRADIENTS = ("two gradients", "plain formula", "eps")
 
@@ -80,9 +80,9 @@ def _gradients(given: Problem, name: str) -> Callable[..., Any]:
         if name == "two gradients":
             return value, g, grad(others)[1]
         if name == "eps":
-            eps = asam_jax.perturbation(params, g, rho=RHO)
+            eps = asam_jax.perturbation(params, g, **REGION)
         else:
-            eps = plain_formula(params, g, RHO)
+            eps = plain_formula(params, g, REGION["rho"])
         return value, grad(jax.tree.map(jnp.add, params, eps))[1]
 
     return one
@@ -112,7 +112,7 @@ def step(given: Problem, name: str, optimizer: Any = None) -> tuple[Callable[...
         at, extra = params, {}
         if name == "momentum":
             momentum = optax.tree.get(state, "mu", optax.tree.get(state, "trace"))
-            at = asam_jax.momentum_ascent(params, momentum, rho=RHO)
+            at = asam_jax.momentum_ascent(params, momentum, **REGION)
         elif name == "own eps":
             at = jax.lax.pcast(params, AXIS, to="varying")
         grads, new = grad(at, rest, batch)

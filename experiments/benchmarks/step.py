@@ -16,7 +16,7 @@ import optax
 
 import asam_jax
 from experiments.benchmarks import timing
-from experiments.benchmarks.problem import IMAGE_SHAPE, Problem, base, problem
+from experiments.benchmarks.problem import IMAGE_SHAPE, OPERATOR, Problem, base, problem
 from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
 from experiments.reporting.summaries import Section, arithmetic_of, machines
@@ -62,15 +62,15 @@ class _Held(NamedTuple):
 def _exact() -> dict[str, tuple[optax.GradientTransformationExtraArgs, int]]:
     """For each name a transformation, and the calls of it that make a step; SGD comes first."""
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(RHO_SAM))
-    filterwise = asam_jax.asam(base(), RHO_ASAM, operator=asam_jax.filterwise())
+    filterwise = asam_jax.filterwise(0.01, adapt=asam_jax.not_bias)
     opaque = optax.contrib.sam(base(), adversary, sync_period=2, opaque_mode=True)
     transparent = optax.contrib.sam(base(), adversary, sync_period=2)
     return {
         "SGD": (optax.with_extra_args_support(base()), 1),
         "SAM": (asam_jax.sam(base(), RHO_SAM), 1),
-        "ASAM, element-wise": (asam_jax.asam(base(), RHO_ASAM), 1),
-        "ASAM, filter-wise": (filterwise, 1),
-        "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM), 2),
+        "ASAM, element-wise": (asam_jax.asam(base(), RHO_ASAM, operator=OPERATOR), 1),
+        "ASAM, filter-wise": (asam_jax.asam(base(), RHO_ASAM, operator=filterwise), 1),
+        "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM, operator=OPERATOR), 2),
         "optax.contrib.sam, opaque": (opaque, 1),
         "optax.contrib.sam, transparent": (transparent, 2),
     }

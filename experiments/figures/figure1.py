@@ -21,7 +21,7 @@ from experiments.reporting import style
 POINTS = {"w": (1.0, 1.0), "w'": (3.0, 1 / 3)}
 RHO, STEPS = 0.5, 50
 # With eta = 0: the regions of Definition 2, without what is added to T_w for stability.
-ADAPTIVE = asam_jax.elementwise(eta=0.0)
+ADAPTIVE = asam_jax.elementwise()
 # Name -> operator, p, title.
 REGIONS = {
     "sphere": (asam_jax.identity(), 2.0, "(a) sphere, $\\|\\epsilon\\|_2 \\leq \\rho$"),

@@ -33,12 +33,13 @@ WEIGHT_DECAYS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 RUN = Run(method="sgd", epochs=100, batch_size=64, label_noise=0.4)
 PAPER = dict(model="wrn16_8", epochs=200, batch_size=256, label_noise=0.0, cutout=16)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
-# Name -> (T_w, p). Sharpness is the adaptive one with T = 1.
+# Name -> (T_w, p). Sharpness is the adaptive one with T = 1. Biases are unscaled, as in the paper.
+_AUTHORS = asam_jax.elementwise(0.01, adapt=asam_jax.not_bias)
 MEASURES = {
     "sharpness_2": (asam_jax.identity(), 2.0),
-    "adaptive_2": (asam_jax.elementwise(), 2.0),
+    "adaptive_2": (_AUTHORS, 2.0),
     "sharpness_inf": (asam_jax.identity(), math.inf),
-    "adaptive_inf": (asam_jax.elementwise(), math.inf),
+    "adaptive_inf": (_AUTHORS, math.inf),
 }
 
 

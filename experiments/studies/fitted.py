@@ -6,7 +6,7 @@ anew. Everything else is the paper's. SAM and ASAM train at the paper's radius a
 """
 
 from experiments.config import paper
-from experiments.studies.study import Arm, Problem, Study
+from experiments.studies.study import AUTHORS_RULE, Arm, Problem, Study
 
 SETTINGS = dict(dataset="cifar10", model="resnet8", subset=2500, augment=False, epochs=20)
 TUNING = dict(subset=5000, validation=0.5)
@@ -21,7 +21,7 @@ STUDIES = {
         question=(
             "Table 3 where the network fits its labels, wrong ones too, as the paper's networks "
             "do: 2,500 images of CIFAR-10, ResNet-8, 20 epochs, no augmentation. Radii are the "
-            "paper's, and those that other training images chose."
+            "paper's, and those that other training images chose." + AUTHORS_RULE
         ),
         problems=tuple(
             Problem(

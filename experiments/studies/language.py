@@ -58,14 +58,15 @@ class Arm(NamedTuple):
 
 
 _IDENTITY = asam_jax.identity(), (0.025, 0.05, 0.1, 0.2, 0.4)
-_EVERY_LEAF = asam_jax.elementwise(eta=0.0, adapt=asam_jax.all_leaves), (0.25, 0.5, 1.0, 2.0, 4.0)
+_EVERY_LEAF = asam_jax.elementwise(), (0.25, 0.5, 1.0, 2.0, 4.0)
+_AUTHORS = asam_jax.elementwise(0.01, adapt=asam_jax.not_bias)
 BASE, TWICE, HALF = "AdamW", "AdamW, twice the steps", "AdamW, half the steps"
 ARMS = {
     BASE: Arm(),
     HALF: Arm(),
     TWICE: Arm(),
     "SAM": Arm(*_IDENTITY),
-    "ASAM": Arm(asam_jax.elementwise(), (0.125, 0.25, 0.5, 1.0, 2.0)),
+    "ASAM": Arm(_AUTHORS, (0.125, 0.25, 0.5, 1.0, 2.0)),
     "ASAM, every leaf, eta 0": Arm(*_EVERY_LEAF),
     "Functional SAM": Arm(*_IDENTITY, functional=True),
     "Functional ASAM, every leaf, eta 0": Arm(*_EVERY_LEAF, functional=True),

@@ -11,13 +11,13 @@ from experiments.studies.study import Arm, Problem, Study
 from experiments.training.weight_noise import KINDS, LEVELS
 
 SAM = (0.1, 0.1414, 0.2, 0.2828, 0.4, 0.5657, 0.8)
-ASAM = (0.7071, 1.0, 1.4142, 2.0, 2.8284, 4.0, 5.6569)
-EVERY_LEAF = (1.4142, 2.0, 2.8284, 4.0, 5.6569, 8.0, 11.3137)
+AUTHORS = (0.7071, 1.0, 1.4142, 2.0, 2.8284, 4.0, 5.6569)
+ASAM = (1.4142, 2.0, 2.8284, 4.0, 5.6569, 8.0, 11.3137)
 ARMS = (
     Arm("SGD", dict(method="sgd")),
     Arm("SAM", dict(method="sam"), dict(rho=SAM)),
-    Arm("ASAM", dict(method="asam"), dict(rho=ASAM)),
-    Arm("ASAM, every leaf, eta 0", dict(method="asam", adapt="all", eta=0.0), dict(rho=EVERY_LEAF)),
+    Arm("ASAM, authors' rule", dict(method="asam"), dict(rho=AUTHORS)),
+    Arm("ASAM", dict(method="asam", adapt="all", eta=0.0), dict(rho=ASAM)),
 )
 DRAWS = 20  # of the noise on a network's weights
 

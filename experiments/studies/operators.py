@@ -12,14 +12,14 @@ from experiments.studies.study import Arm, Problem, Study
 
 METHODS: dict[str, dict[str, Any]] = {
     "SAM": dict(method="sam"),
-    "ASAM": dict(method="asam"),
-    "ASAM, every leaf": dict(method="asam", adapt="all"),
-    "ASAM, every leaf, eta 0": dict(method="asam", adapt="all", eta=0.0),
+    "ASAM, authors' rule": dict(method="asam"),
+    "ASAM, eta 0.01": dict(method="asam", adapt="all"),
+    "ASAM": dict(method="asam", adapt="all", eta=0.0),
     "ASAM, filter-wise": dict(method="asam", normalization="filterwise"),
 }
 QUESTION = (
-    "ASAM scales the weights alone, with eta 0.01, as in the authors' code; every leaf: biases, "
-    "too, as in Equation 5. Radii are tried in steps of 2^(1/4)."
+    "ASAM scales every leaf, with eta 0, by default; the authors' rule scales the weights alone, "
+    "with eta 0.01, and so do filter-wise scales here. Radii are tried in steps of 2^(1/4)."
 )
 
 
@@ -39,7 +39,7 @@ def _study(name: str, title: str, problems: tuple[Problem, ...], grids) -> Study
         question=QUESTION,
         problems=problems,
         arms=(Arm("SGD", dict(method="sgd"), role="base"), *arms),
-        references=("SGD", "SAM", "ASAM"),
+        references=("SGD", "SAM", "ASAM, authors' rule"),
     )
 
 

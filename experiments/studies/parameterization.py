@@ -13,12 +13,12 @@ from experiments.studies.study import Arm, Problem, Study
 DIGITS = dict(dataset="digits", label_noise=0.4, epochs=60)
 CIFAR10 = fitted.SETTINGS | dict(label_noise=0.4)
 SAM = tuple(round(0.05 * 2 ** (n / 2), 4) for n in range(12))
-ASAM = tuple(round(0.25 * 2 ** (n / 2), 4) for n in range(10))
-EVERY_LEAF = tuple(round(0.5 * 2 ** (n / 2), 4) for n in range(10))
+AUTHORS = tuple(round(0.25 * 2 ** (n / 2), 4) for n in range(10))
+ASAM = tuple(round(0.5 * 2 ** (n / 2), 4) for n in range(10))
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "SAM": (dict(method="sam"), SAM),
-    "ASAM": (dict(method="asam"), ASAM),
-    "ASAM, every leaf, eta 0": (dict(method="asam", adapt="all", eta=0.0), EVERY_LEAF),
+    "ASAM, authors' rule": (dict(method="asam"), AUTHORS),
+    "ASAM": (dict(method="asam", adapt="all", eta=0.0), ASAM),
 }
 
 

@@ -5,7 +5,7 @@ wrong labels: where a network does not even learn the right ones there is no gai
 """
 
 from experiments.studies import fitted
-from experiments.studies.study import Arm, Problem, Study
+from experiments.studies.study import AUTHORS_RULE, Arm, Problem, Study
 from experiments.training.variants import EXACT, VARIANTS
 
 RADII = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -30,7 +30,7 @@ STUDIES = {
         title="Accuracy against cost",
         question=(
             "What each variant of ASAM's step keeps of its gain, and at which cost. Radius and "
-            "weight of each are chosen from the same number of settings."
+            "weight of each are chosen from the same number of settings." + AUTHORS_RULE
         ),
         problems=(
             Problem(

@@ -6,7 +6,7 @@ one of the constants.
 
 from typing import Any
 
-from experiments.studies.study import Arm, Problem, Study
+from experiments.studies.study import AUTHORS_RULE, Arm, Problem, Study
 
 RADII = {"sam": (0.05, 0.1, 0.2, 0.4, 0.8), "asam": (0.5, 1.0, 2.0, 4.0, 8.0)}
 CONSTANT = {"sam": 0.2, "asam": 1.0}
@@ -43,7 +43,7 @@ STUDIES = {
             "the validation splits of the problems marked (chosen here); LE-SAM, whose weight is "
             "chosen in the same way. LE-SAM (arXiv 2605.10183): at every step rho = min(weight / "
             "||T_w g||, largest), with the weight falling to 0 over the last fifth of the "
-            "training, and a largest of 0.3 for SAM and 1.5 for ASAM."
+            "training, and a largest of 0.3 for SAM and 1.5 for ASAM." + AUTHORS_RULE
         ),
         problems=(
             _problem("mlp", 0.2, judges=True),

@@ -9,6 +9,7 @@ from experiments.config.registry import collect
 from experiments.config.run import one_of
 
 Settings = Mapping[str, Any]
+AUTHORS_RULE = " ASAM is by the authors' rule: biases unscaled, eta 0.01."  # of a study's question
 
 
 @dataclasses.dataclass(frozen=True)

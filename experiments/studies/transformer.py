@@ -5,7 +5,7 @@ optimizer is chosen on clean labels, before SAM or ASAM saw the problem, among t
 then, at that rate, the radius for each level of noise.
 """
 
-from experiments.studies.study import Arm, Problem, Study
+from experiments.studies.study import AUTHORS_RULE, Arm, Problem, Study
 
 SHARED = dict(model="vit", warmup=0.1, epochs=40)
 DATA = {
@@ -46,7 +46,7 @@ STUDIES = {
         title="A transformer under AdamW and under Muon",
         question=(
             "A small vision transformer, 40 epochs. Learning rates are the best of those at which "
-            "the optimizer alone fits clean labels, if there are any."
+            "the optimizer alone fits clean labels, if there are any." + AUTHORS_RULE
         ),
         problems=tuple(problem(data, noise) for data in DATA for noise in (0.0, 0.4)),
         arms=(
