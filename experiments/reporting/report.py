@@ -41,14 +41,7 @@ def regime(base: Group) -> str:
 
 
 def opening_row(problem: str, of: Mapping[str, Group], cheap: str) -> list[str]:
-    """A row of the table that opens the report: what was compared on a problem.
-
-    Args:
-      problem: data, network, label noise, device, in words.
-      of: the runs of the base optimizer, for twice the epochs, of SAM and of ASAM, as far as there
-        are any: base, twice, sam and asam.
-      cheap: the most accurate cheap variant, with its cost.
-    """
+    """What was compared on a problem: the runs of base, twice, sam, asam, as far as there are."""
     words = {role: format_mean_std(group.final) for role, group in of.items()}
     for n in {"sam", "asam"} & of.keys():
         words[n] += f" ({radius(of[n])}{', authors' * (of[n]['adapt'] == 'not_bias')})"

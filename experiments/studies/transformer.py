@@ -5,7 +5,10 @@ optimizer is chosen on clean labels, before SAM or ASAM saw the problem, among t
 then, at that rate, the radius for each level of noise.
 """
 
-from experiments.studies.study import AUTHORS_RULE, Arm, Problem, Study
+from collections.abc import Iterable
+
+from experiments.studies.operators import METHODS
+from experiments.studies.study import Arm, Problem, Study
 
 SHARED = dict(model="vit", warmup=0.1, epochs=40)
 DATA = {
@@ -28,16 +31,16 @@ def problem(data: str, noise: float) -> Problem:
     return Problem(name(100 * noise), settings, TUNING[data], name(0) if noise else None)
 
 
-def _of(optimizer: str, name: str, radii: dict[str, tuple[float, ...]]) -> list[Arm]:
+def _of(optimizer: str, name: str, methods: Iterable[str]) -> list[Arm]:
     made = dict(optimizer=optimizer)
     rows = [
         Arm(name, made | dict(method="sgd"), dict(lr=RATES), origin=True, fits=True),
         Arm(f"{name}, twice the epochs", made | dict(method="sgd"), base=name, epochs=2),
     ]
-    return rows + [
-        Arm(f"{method.upper()} on {name}", made | dict(method=method), dict(rho=grid), base=name)
-        for method, grid in radii.items()
-    ]
+    for method in methods:
+        radii = SAM if method == "SAM" else ASAM
+        rows += [Arm(f"{method} on {name}", made | METHODS[method], dict(rho=radii), base=name)]
+    return rows
 
 
 STUDIES = {
@@ -46,12 +49,13 @@ STUDIES = {
         title="A transformer under AdamW and under Muon",
         question=(
             "A small vision transformer, 40 epochs. Learning rates are the best of those at which "
-            "the optimizer alone fits clean labels, if there are any." + AUTHORS_RULE
+            "the optimizer alone fits clean labels, if there are any. ASAM scales every leaf, with "
+            "eta 0; the authors' rule the weights alone, with eta 0.01, as filter-wise scales do."
         ),
         problems=tuple(problem(data, noise) for data in DATA for noise in (0.0, 0.4)),
         arms=(
-            *_of("adamw", "AdamW", dict(sam=SAM, asam=ASAM)),
-            *_of("muon", "Muon", dict(asam=ASAM)),
+            *_of("adamw", "AdamW", METHODS),
+            *_of("muon", "Muon", ["ASAM, authors' rule"]),
         ),
         references=("AdamW", "SAM on AdamW"),
         tuning_seeds=1,
