@@ -27,6 +27,7 @@ from experiments.datasets import topics
 from experiments.models.text import ByteTransformer
 from experiments.reporting.summaries import Section, commands, measured_on
 from experiments.reporting.tables import Group, Record, format_mean_std, grouped, markdown, paired
+from experiments.studies.study import AUTHORS_RULE
 from experiments.training import optimizers, provenance, result_lines, runner
 from experiments.training.stop import StopRequest
 
@@ -45,7 +46,7 @@ SAID = (
     "mean difference, seed by seed, with its 95% interval. Less is better. Training loss: the "
     "mean of the last fifth of the steps, at w. The learning rate was chosen by AdamW's "
     "validation loss, each radius by the method's own, with one other seed. (*): the largest or "
-    "the smallest that was tried."
+    "the smallest that was tried." + AUTHORS_RULE
 )
 
 
