@@ -32,7 +32,7 @@ def loss_fn(params):
 
 decayed = {"kernel": True, "bias": False, "head": True}
 tx = optax.chain(
-    asam_jax.sharpness_aware(0.5),
+    asam_jax.sharpness_aware(2.0),
     optax.clip_by_global_norm(1.0),
     optax.add_decayed_weights(5e-4, mask=decayed),
     optax.sgd(0.1, momentum=0.9),

@@ -50,7 +50,7 @@ if __name__ == "__main__":
     sgd, params = optax.sgd(0.1, 0.9), net.init(jax.random.key(1), x)["params"]
     plain = TrainState.create(apply_fn=net.apply, params=params, tx=sgd)
     forwarding = ForwardingState.create(
-        apply_fn=net.apply, params=params, tx=asam_jax.asam(sgd, 0.5)
+        apply_fn=net.apply, params=params, tx=asam_jax.asam(sgd, 2.0)
     )
     losses = []
     for _ in range(100):

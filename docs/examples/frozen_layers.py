@@ -33,7 +33,7 @@ def loss_fn(params):
 
 
 tx = optax.chain(
-    asam_jax.sharpness_aware(0.5, operator=asam_jax.masked(asam_jax.elementwise(), trains)),
+    asam_jax.sharpness_aware(2.0, operator=asam_jax.masked(asam_jax.elementwise(), trains)),
     optax.partition({True: optax.adam(0.1), False: optax.set_to_zero()}, trains),
 )
 
