@@ -12,13 +12,13 @@ import pytest
 import asam_jax
 from experiments.datasets import arrays
 from experiments.figures import figure2, figure2_report, figure4
-from experiments.models.plain import POOL, Cnn
+from experiments.models.plain import Cnn
 from experiments.training import result_lines, runner
 from experiments.training import step as stepping
 from experiments.training.resolve import resolve
 from experiments.training.spec import model_spec
 from tests.cli import ran, refused
-from tests.runs import made
+from tests.runs import made, narrow
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 FIGURE2 = ["figure2", "--model", "mlp", "--epochs", "20", "--subset", "64", "--images", "8"]
@@ -47,9 +47,14 @@ def figure2_made(tmp_path_factory):
         return workdir, ran(*FIGURE2, "--workdir", workdir).stdout
 
 
+@pytest.fixture(scope="module")
+def small_cnn():
+    with narrow(Cnn, 4):
+        yield
+
+
 @pytest.mark.parametrize("name", ["sharpness_2", "adaptive_inf"])
-def test_the_measures_are_the_librarys_sharpness_and_leave_statistics_alone(name, monkeypatch):
-    monkeypatch.setattr(Cnn, "widths", (4, POOL, 8))
+def test_the_measures_are_the_librarys_sharpness_and_leave_statistics_alone(name, small_cnn):
     spec, state, images, labels = problem("cnn", 16)
     rhos = (0.01, 0.5)
     measure = figure2._sharpness(spec, name, 8)
