@@ -31,21 +31,26 @@ def free_port():
         return probe.getsockname()[1]
 
 
-# Calls in one process, which joins the others once.
+# Calls in one process, which joins the others once. Before the last the first process keeps a copy
+# of the workdir, while the others wait for it.
 CALLS = """
-import json, sys
+import json, shutil, sys
 import jax
 from tests import cli
 
+*first, last = json.loads(sys.argv[1])
 done = []
-for words in json.loads(sys.argv[1]):
+for words in first:
     done.append(cli.call(*words))
     jax.distributed.initialize = lambda *given: None
+if not jax.process_index():
+    shutil.copytree(sys.argv[2], sys.argv[2] + "_before")
+done.append(cli.call(*last))
 print(json.dumps(done))
 """
 
 
-def two_processes(*calls):
+def two_processes(workdir, *calls):
     """What became of each call in each process; a call is each one's own arguments."""
     address = f"localhost:{free_port()}"
     flags = "--xla_force_host_platform_device_count=4"
@@ -53,7 +58,7 @@ def two_processes(*calls):
     started = []
     for number in range(2):
         words = [[*command, "--process-id", number, *own[number]] for own in calls]
-        program = [sys.executable, "-c", CALLS, json.dumps(words, default=str)]
+        program = [sys.executable, "-c", CALLS, json.dumps(words, default=str), workdir]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         environment = os.environ | dict(XLA_FLAGS=flags, PYTHONPATH=str(ROOT))
         started.append(subprocess.Popen(program, env=environment, **pipes))
@@ -69,22 +74,23 @@ def two_processes(*calls):
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """Two that one process cannot do, and one that one of them stopped, with a checkpoint."""
-    workdir = "--workdir", tmp_path_factory.mktemp("two")
-    seed, limit = ("--seed", 1), ("--time-limit", "0.01")
-    differ, unwritable = (workdir, workdir + seed), (("--workdir", "/dev/null/runs"), workdir)
-    return workdir[1], *two_processes(differ, unwritable, (workdir, workdir + limit))
+    """Two that one process cannot do, one that one of them stopped, one that goes on."""
+    workdir = tmp_path_factory.mktemp("two")
+    own, seed, limit = ("--workdir", workdir), ("--seed", 1), ("--time-limit", "0.01")
+    differ, unwritable = (own, own + seed), (("--workdir", "/dev/null/runs"), own)
+    return workdir, *two_processes(workdir, differ, unwritable, (own, own + limit), (own, own))
 
 
 @pytest.fixture(scope="module")
 def stopped(calls):
     """The workdir with a checkpoint that both wrote."""
-    workdir, _, _, (first, second) = calls
+    workdir, _, _, (first, second), _ = calls
     assert (first.returncode, second.returncode) == (0, 0), (first, second)
     assert "Stopped by process 1, with a checkpoint" in first.stderr
     assert "Stopped by time limit of 0.01 s, with a checkpoint" in second.stderr
-    assert not (workdir / "results.jsonl").exists()
-    return workdir
+    before = workdir.with_name(f"{workdir.name}_before")
+    assert not (before / "results.jsonl").exists()
+    return before
 
 
 def test_the_state_equals_that_of_one_process(stopped):
@@ -105,14 +111,14 @@ def test_the_state_equals_that_of_one_process(stopped):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_they_go_on_and_the_first_writes_the_line(stopped, tmp_path):
-    ((first, second),) = two_processes((("--workdir", stopped),) * 2)
+def test_they_go_on_and_the_first_writes_the_line(calls, stopped, tmp_path):
+    workdir, *_, (first, second) = calls
     assert (first.returncode, second.returncode) == (0, 0), (first, second)
-    (record,) = lines(stopped)
+    (record,) = lines(workdir)
     assert (record["devices"], record["processes"], record["loop"]) == (8, 2, "host")
     assert "digits mlp asam rho 0.5 seed 0" in first.stdout
     assert "digits" not in second.stdout + second.stderr
-    assert not any((stopped / "checkpoints").iterdir())
+    assert not any((workdir / "checkpoints").iterdir())
     ran(*RUN, "--devices", 8, "--workdir", tmp_path)
     (expected,) = lines(tmp_path)
     assert record["run_id"] == expected["run_id"] and expected["processes"] == 1
@@ -121,7 +127,7 @@ def test_they_go_on_and_the_first_writes_the_line(stopped, tmp_path):
 
 
 def test_what_one_cannot_do_ends_both(calls):
-    _, differ, unwritable, _ = calls
+    _, differ, unwritable, *_ = calls
     for message, done in (
         ("the processes differ in what they run", differ),
         ("workdir '/dev/null/runs' cannot be written", unwritable),
