@@ -68,6 +68,16 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def small_mlp():
+    """One hidden layer, of 16 units, under the name of the network with two of 128."""
+    from experiments.models.plain import Mlp
+    from tests.runs import narrow
+
+    with narrow(Mlp, 16):
+        yield
+
+
 def pytest_collection_modifyitems(items):
     """Sorts whole files; the order within a file stays."""
     items.sort(key=lambda item: item.path.stem not in {f"test_{name}" for name in LONG})

@@ -14,7 +14,7 @@ from experiments.training import optimizers, parameterization
 from experiments.training import step as stepping
 from tests.runs import assert_near, loop_of, made, trained
 
-pytestmark = pytest.mark.usefixtures("flax_promotes")
+pytestmark = pytest.mark.usefixtures("flax_promotes", "small_mlp")
 STEPS, LR, WARMUP = 4, 0.01, 0.5
 SCALINGS = ("ntk", "layer", "node")
 SMALL = dict(model="mlp", subset=96, batch_size=32, epochs=1, weight_decay=0.1)
