@@ -32,12 +32,14 @@ def test_the_updates_are_not_finite_and_the_state_stays(name):
     """Whichever of the two gradients it is, in a state that has seen steps."""
     tx = optimizer(name, optax.identity())
     own = (lambda state: state) if name == "decoupled WSAM" else (lambda state: state[0])
-    params, state = trained(tx, steps=3)
+    state = tx.init(PARAMS)
 
     @jax.jit
     def update(state, first, second):
-        return tx.update(gradient(first)(params), state, params, grad_fn=gradient(second))
+        return tx.update(gradient(first)(PARAMS), state, PARAMS, grad_fn=gradient(second))
 
+    for _ in range(3):
+        _, state = update(state, 1.0, 1.0)
     for first, second in ((np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, -np.inf)):
         updates, new = update(state, first, second)
         if name != "every third" or second == 1.0:  # whose fourth step takes a second gradient
