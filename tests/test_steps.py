@@ -1,5 +1,6 @@
 """A step in training: AdamW and Muon against NumPy; and w = s * theta: SGD, SAM and ASAM in w."""
 
+import functools
 from typing import Any
 
 import jax
@@ -139,6 +140,7 @@ def test_sam_perturbs_by_s_in_w():
     order = np.asarray(loop.order(0))[:32]
     gradient = gradients(loop_of(made(**SMALL))[0], dataset, state)  # as a function of w
 
+    @functools.partial(jax.jit, static_argnums=0)
     def stepped(operator):
         eps = asam_jax.perturbation(w, gradient(w, order), rho=0.3, operator=operator)
         grads = gradient(jax.tree.map(jnp.add, w, eps), order)
