@@ -57,14 +57,13 @@ def refused(message, *arguments):
     assert message in done.stderr + done.stdout
 
 
-def start(*arguments, **environment):
+def start(*arguments):
     """A process of its own, started."""
     return subprocess.Popen(
         [sys.executable, "-m", "experiments", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment,
     )
 
 

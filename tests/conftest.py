@@ -14,6 +14,11 @@ for _flag, _value in _FLAGS.items():
     if _flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()
 
+# Most of the suite's time is LLVM's, on programs that run a few times or never, and what the tests
+# assert does not depend on the last bits. Those that compare bits with processes that they start
+# find the same programs there; XLA's own passes are the same in both.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+
 # What takes long to compile is compiled once for both workers and the processes that they start,
 # anew in every run of the suite.
 _COMPILED = "JAX_COMPILATION_CACHE_DIR"
@@ -31,24 +36,15 @@ from hypothesis import settings  # noqa: E402
 LONG = ("resume", "notebooks", "docs", "processes", "theorem1", "cost", "examples", "figures")
 LONG += ("recipes", "loop", "replay")
 
-# Most of the suite's time is LLVM's, on programs that run a few times or never, and what the tests
-# assert does not depend on the last bits; but for these, which compare bits with other processes.
-FULLY_COMPILED = ("resume", "processes", "cpu")
-
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def llvm_effort(request):
-    """Little of it, but for the files named above; XLA's own passes are the same in both."""
-    if request.path.stem.removeprefix("test_") in FULLY_COMPILED:
-        yield
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
+def free_programs():
+    """Those of a file are of no use to the next."""
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # or a file that compares bits with another process gets these programs
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +65,16 @@ def flax_promotes(strict_promotion):
 def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_mlp():
+    """One hidden layer, of 16 units, under the name of the network with two of 128."""
+    from experiments.models.plain import Mlp
+    from tests.runs import narrow
+
+    with narrow(Mlp, 16):
         yield
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import asam_jax
@@ -93,12 +93,17 @@ def mesh(shape, names):
 SHARED, CUT = P(), P("data")
 
 
+def mapped(shape, names, step, in_specs, out_specs, **options):
+    """A step under shard_map over the eight devices."""
+    devices = mesh(shape, names)
+    step = jax.shard_map(step, mesh=devices, in_specs=in_specs, out_specs=out_specs, **options)
+    # Without in_shardings a second step, whose arguments lie on the mesh, is compiled anew.
+    return jax.jit(step, in_shardings=jax.tree.map(lambda s: NamedSharding(devices, s), in_specs))
+
+
 def over_data(step, in_specs=(SHARED, CUT, CUT), out_specs=SHARED, **options):
     """On eight devices, each with its share of the examples."""
-    eight = mesh((8,), ("data",))
-    return jax.jit(
-        jax.shard_map(step, mesh=eight, in_specs=in_specs, out_specs=out_specs, **options)
-    )
+    return mapped((8,), ("data",), step, in_specs, out_specs, **options)
 
 
 def close(got, expected, tolerance=1e-5):

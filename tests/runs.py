@@ -1,12 +1,15 @@
 """Resolved runs and their loops, for tests."""
 
+import contextlib
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 
 from experiments.config.run import Run
 from experiments.datasets import arrays
+from experiments.training import step as stepping
 from experiments.training.loop import Loop
 from experiments.training.resolve import resolve
 
@@ -16,6 +19,20 @@ EVIDENCE = Path(__file__).parents[1] / "experiments" / "evidence"
 def made(dataset="digits", method="asam", **values):
     """A run with its defaults filled in."""
     return resolve(Run(dataset=dataset, method=method, **values))
+
+
+@contextlib.contextmanager
+def narrow(network, *widths):
+    """A network with other widths, under its own name: no cache may mix them up."""
+
+    def forget():
+        stepping._graphdef.cache_clear()
+        jax.clear_caches()
+
+    forget()
+    with mock.patch.object(network, "widths", widths):
+        yield
+    forget()
 
 
 def loop_of(run, name="host"):

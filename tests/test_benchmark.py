@@ -11,8 +11,10 @@ import asam_jax
 from experiments import benchmarks
 from experiments.benchmarks import leaves, step
 from experiments.benchmarks.problem import OPERATOR, plain_formula
+from experiments.models.plain import Mlp
 from experiments.training import result_lines
 from experiments.training.variants import VARIANTS
+from tests.runs import narrow
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
@@ -22,7 +24,11 @@ EVIDENCE = Path(__file__).parents[1] / "experiments" / "evidence"
 
 @pytest.fixture(scope="module")
 def measured():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        narrow(Mlp, 32),
+    ):
         return step.measure(step.Step("mlp", 256, repeats=1, variants=CHEAP))
 
 

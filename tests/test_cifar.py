@@ -119,11 +119,9 @@ def test_the_real_images_and_a_second_start_without_tensorflow_datasets():
         "import sys; from experiments.datasets import arrays; arrays.load('cifar10');"
         "print('tensorflow_datasets' in sys.modules)"
     )
-    start = [sys.executable, "-c", code]
-    subprocess.run(start, check=True, capture_output=True)  # it may have to decode
-    done = subprocess.run(start, capture_output=True, text=True)
+    loaded = arrays.load("cifar10")  # which may have to decode
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
-    loaded = arrays.load("cifar10")
     assert loaded.train_images.shape == (50_000, 32, 32, 3)
     assert loaded.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(loaded.train_labels).tolist() == [5000] * 10

@@ -29,6 +29,7 @@ def full_compilation():
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # which remembers whether it is used
     yield
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_enable_compilation_cache", True)
     compilation_cache.reset_cache()
 

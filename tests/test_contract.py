@@ -27,8 +27,9 @@ def grad_fn_of(x, y):
 def test_is_an_extra_args_transformation_that_ignores_strays(name):
     tx = optimizer(name)
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
-    stray = jax.jit(step_of(tx, value=1.0, something_else=object()))
-    chex.assert_trees_all_equal(trained(tx, stray, 1)[0], trained(tx, steps=1)[0])
+    arguments = PARAMS, tx.init(PARAMS), X, Y
+    stray = jax.make_jaxpr(step_of(tx, value=1.0, something_else=object()))(*arguments)
+    assert str(stray) == str(jax.make_jaxpr(step_of(tx))(*arguments))
 
 
 def test_hands_extra_arguments_on_to_the_base():
@@ -82,13 +83,13 @@ def test_inject_hyperparams_takes_it_as_it_is(make, rho):
 
 
 ZERO = optax.constant_schedule(0.0)
+without = functools.cache(lambda: trained(optax.with_extra_args_support(MOMENTUM), steps=2)[0])
 RESTS = [(name, 0.0) for name in ALL] + [("exact", ZERO), ("decoupled WSAM", ZERO)]
 
 
 @pytest.mark.parametrize(("name", "rho"), RESTS)
 def test_rho_zero_is_the_base_optimizer_bit_for_bit(name, rho):
-    expected, _ = trained(optax.with_extra_args_support(MOMENTUM), steps=2)
-    chex.assert_trees_all_equal(trained(optimizer(name, MOMENTUM, rho), steps=2)[0], expected)
+    chex.assert_trees_all_equal(trained(optimizer(name, MOMENTUM, rho), steps=2)[0], without())
 
 
 BARE = {name: optimizer(name, optax.identity()) for name in VARIANTS} | {
@@ -99,8 +100,15 @@ BARE = {name: optimizer(name, optax.identity()) for name in VARIANTS} | {
 
 
 @pytest.mark.parametrize("name", BARE)
-@pytest.mark.parametrize("of_params", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("of_grads", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("of_params", "of_grads"),
+    [
+        (jnp.float32, jnp.float32),
+        (jnp.float32, jnp.bfloat16),
+        (jnp.bfloat16, jnp.bfloat16),
+        (jnp.float16, jnp.float32),
+    ],
+)
 def test_states_and_updates_keep_their_dtypes_in_a_scan(name, of_params, of_grads, flax_promotes):
     """google-deepmind/optax 1038, patrick-kidger/optimistix 103, instadeepai/Mava 1184."""
     tx = BARE[name]

@@ -14,7 +14,7 @@ from experiments.training.variants import VARIANTS, Variant
 from tests.cli import lines, ran
 from tests.runs import assert_near, loop_of, made, trained
 
-pytestmark = pytest.mark.usefixtures("flax_promotes")
+pytestmark = pytest.mark.usefixtures("flax_promotes", "small_mlp")
 SMALL = dict(model="mlp", epochs=2, subset=300, batch_size=64, label_noise=0.4)
 SCAN = ["train", "--model", "mlp", "--subset", 256, "--epochs", 2, "--seeds", 2, "--loop", "scan"]
 

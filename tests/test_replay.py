@@ -8,26 +8,18 @@ from flax import nnx
 
 from experiments import models
 from experiments.models.plain import Cnn
-from experiments.training import step as stepping
 from experiments.training.spec import AXIS
 from tests import oracle
-from tests.runs import after, assert_near, loop_of, made
+from tests.runs import after, assert_near, loop_of, made, narrow
 
 pytestmark = pytest.mark.usefixtures("flax_promotes", "small_cnn")
 
 
-@pytest.fixture
-def small_cnn(monkeypatch):
-    """One convolution with BatchNorm, under the name of the large one: no cache may mix them up."""
-
-    def forget():
-        stepping._graphdef.cache_clear()
-        jax.clear_caches()
-
-    forget()
-    monkeypatch.setattr(Cnn, "widths", (4,))
-    yield
-    forget()
+@pytest.fixture(scope="module")
+def small_cnn():
+    """One convolution with BatchNorm."""
+    with narrow(Cnn, 4):
+        yield
 
 
 def perturbed(run, params, grads):

@@ -6,11 +6,12 @@ import time
 
 import pytest
 
+from experiments.training.stop import StopRequest
 from tests import cli
 
 KILLS = 3
 # Long enough that kills land in start-up, in training and between checkpoints.
-RUN = ["train", "--model", "mlp", "--epochs", "80", "--method", "asam", "--seed", "3"]
+RUN = ["train", "--model", "mlp", "--epochs", "40", "--method", "asam", "--seed", "3"]
 
 
 def start(workdir):
@@ -72,13 +73,30 @@ def test_killed_at_three_moments(whole, tmp_path):
     ends_as(whole, tmp_path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_signals_stop_with_a_checkpoint(whole, tmp_path, how):
+def test_a_signal_stops_with_a_checkpoint(whole, tmp_path):
     process = start(tmp_path)
     wait_for(process, lambda: checkpoint_steps(tmp_path))
-    process.send_signal(how)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.poll() == 128 + how
+    assert process.poll() == 128 + signal.SIGTERM
     assert "with a checkpoint; the same command goes on" in err
     assert checkpoint_steps(tmp_path)
     ends_as(whole, tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(how):
+    usual, stop, seen = signal.getsignal(how), StopRequest(), []
+    signal.signal(how, lambda *_: seen.append(how))
+    try:
+        with stop.catching_signals():
+            assert stop.pending is None
+            signal.raise_signal(how)
+            assert (stop.pending.reason, stop.pending.exit_code) == (how.name, 128 + how)
+            assert seen == []
+            signal.raise_signal(how)
+            assert seen == [how]
+        signal.raise_signal(how)
+        assert seen == [how, how]
+    finally:
+        signal.signal(how, usual)

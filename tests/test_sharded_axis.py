@@ -32,11 +32,7 @@ def loss(params, x, y, over=None):
     return value if over is None else jax.lax.pmean(value, over)
 
 
-def mapped(function, in_specs, out_specs, **options):
-    mesh = many.mesh((2, 4), ("data", "model"))
-    return jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, **options)
-    )
+mapped = functools.partial(many.mapped, (2, 4), ("data", "model"))
 
 
 def trained(tx, step):

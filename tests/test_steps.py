@@ -1,5 +1,6 @@
 """A step in training: AdamW and Muon against NumPy; and w = s * theta: SGD, SAM and ASAM in w."""
 
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from experiments.training import optimizers, parameterization
 from experiments.training import step as stepping
 from tests.runs import assert_near, loop_of, made, trained
 
-pytestmark = pytest.mark.usefixtures("flax_promotes")
+pytestmark = pytest.mark.usefixtures("flax_promotes", "small_mlp")
 STEPS, LR, WARMUP = 4, 0.01, 0.5
 SCALINGS = ("ntk", "layer", "node")
 SMALL = dict(model="mlp", subset=96, batch_size=32, epochs=1, weight_decay=0.1)
@@ -139,6 +140,7 @@ def test_sam_perturbs_by_s_in_w():
     order = np.asarray(loop.order(0))[:32]
     gradient = gradients(loop_of(made(**SMALL))[0], dataset, state)  # as a function of w
 
+    @functools.partial(jax.jit, static_argnums=0)
     def stepped(operator):
         eps = asam_jax.perturbation(w, gradient(w, order), rho=0.3, operator=operator)
         grads = gradient(jax.tree.map(jnp.add, w, eps), order)

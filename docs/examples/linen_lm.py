@@ -58,6 +58,12 @@ def cut(leaf):
     return NamedSharding(mesh, P(*[None] * axes[-1], "data") if axes else P())
 
 
+def placed(function, *arguments):
+    """What it returns, each leaf made in the parts that the devices hold."""
+    where = jax.tree.map(cut, jax.eval_shape(function, *arguments))
+    return jax.jit(function, out_shardings=where)(*arguments)
+
+
 @jax.jit
 def step(params, state, tokens):
     """One step."""
@@ -70,9 +76,8 @@ if __name__ == "__main__":
     first = jax.random.randint(jax.random.key(1), (STEPS, 32, 1), 0, SYMBOLS)
     data = (first + jnp.arange(LENGTH) * (1 + first % 3)) % SYMBOLS  # counts in steps of 1 to 3
     data = jax.device_put(data, NamedSharding(mesh, P(None, "data")))
-    params = LM().init(jax.random.key(0), data[0, :, :-1])["params"]
-    params = jax.device_put(params, jax.tree.map(cut, params))
-    state, losses = tx.init(params), []
+    params, losses = placed(LM().init, jax.random.key(0), data[0, :, :-1])["params"], []
+    state = placed(tx.init, params)
     for tokens in data:
         params, state, loss = step(params, state, tokens)
         losses.append(float(loss))
