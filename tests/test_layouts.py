@@ -98,6 +98,7 @@ def test_a_filter_is_what_one_output_channel_needs(name):
     (out,) = (axis for axis in range(kernel.ndim) if reached(axis) == 1)
     rest = tuple(axis for axis in range(kernel.ndim) if axis != out)
     norms = np.sqrt(np.sum(np.square(kernel, dtype=np.float64), axis=rest, keepdims=True))
-    scales = jax.tree.leaves(told.get("operator", asam_jax.filterwise)(0.0)(params))
+    operator = told.get("operator", asam_jax.filterwise)(adapt=asam_jax.not_bias)
+    scales = jax.tree.leaves(operator(params))
     np.testing.assert_allclose(scales.pop(at), norms, rtol=1e-6)
     assert [float(t.sum()) for t in scales] == [1.0]  # the bias

@@ -31,7 +31,7 @@ def perturbed(run, params, grads):
         dict(zip(names, map(np.asarray, jax.tree.leaves(tree)), strict=True))
         for tree in (params, grads)
     )
-    eps = oracle.perturbation(w, g, rho=run.rho, eta=run.eta)
+    eps = oracle.perturbation(w, g, rho=run.rho, eta=run.eta, leaves=run.adapt)
     return jax.tree.unflatten(jax.tree.structure(params), [np.float32(w[n] + eps[n]) for n in w])
 
 
