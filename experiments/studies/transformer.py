@@ -57,7 +57,7 @@ STUDIES = {
             *_of("adamw", "AdamW", METHODS),
             *_of("muon", "Muon", ["ASAM, authors' rule"]),
         ),
-        references=("AdamW", "SAM on AdamW"),
+        references=("AdamW", "SAM on AdamW", "ASAM, authors' rule on AdamW"),
         tuning_seeds=1,
     )
 }
