@@ -48,9 +48,8 @@ STUDIES = {
         problems=(
             *_problems("digits", "mlp", DIGITS, dict(validation=0.25)),
             *_problems("digits", "cnn", DIGITS, dict(validation=0.25)),
-            *_problems("cifar10", "resnet8", CIFAR10, fitted.TUNING)[
-                :3
-            ],  # without node: two cores' time
+            # Without node, for two cores' time.
+            *_problems("cifar10", "resnet8", CIFAR10, fitted.TUNING)[:3],
         ),
         arms=(
             Arm("SGD", dict(method="sgd")),
