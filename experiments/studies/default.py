@@ -22,7 +22,8 @@ from experiments.reporting.tables import (
     radius,
 )
 from experiments.studies.engine import finals
-from experiments.studies.parameterization import METHODS, STUDIES
+from experiments.studies.operators import METHODS
+from experiments.studies.parameterization import STUDIES
 from experiments.studies.report import Row, analyse
 from experiments.studies.study import Arm
 from experiments.training import result_lines, runner
@@ -44,7 +45,7 @@ STUDY = dataclasses.replace(
     STUDIES["parameterization"].only([AS_IS, RESCALED], ["SGD"]),
     arms=(
         Arm("SGD", dict(method="sgd")),
-        *(Arm(name, METHODS[name][0] | dict(rho=rho)) for name, rho in CHOSEN.items()),
+        *(Arm(name, METHODS[name] | dict(rho=rho)) for name, rho in CHOSEN.items()),
     ),
 )
 

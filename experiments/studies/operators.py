@@ -23,9 +23,9 @@ QUESTION = (
 )
 
 
-def radii(smallest: float, count: int) -> tuple[float, ...]:
-    """So many, from the smallest on, in steps of 2^(1/4)."""
-    return tuple(round(smallest * 2 ** (n / 4), 4) for n in range(count))
+def radii(smallest: float, count: int, an_octave: int = 4) -> tuple[float, ...]:
+    """So many, from the smallest on, with so many to a factor of 2."""
+    return tuple(round(smallest * 2 ** (n / an_octave), 4) for n in range(count))
 
 
 def _study(name: str, title: str, problems: tuple[Problem, ...], grids) -> Study:

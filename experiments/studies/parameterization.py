@@ -7,59 +7,77 @@ it is and carried over, and chosen anew.
 from typing import Any
 
 from experiments.studies import fitted
+from experiments.studies.operators import METHODS, radii
 from experiments.studies.study import Arm, Problem, Study
 
 # In 60 epochs SGD fits the wrong labels, too.
 DIGITS = dict(dataset="digits", label_noise=0.4, epochs=60)
-CIFAR10 = fitted.SETTINGS | dict(label_noise=0.4)
-SAM = tuple(round(0.05 * 2 ** (n / 2), 4) for n in range(12))
-AUTHORS = tuple(round(0.25 * 2 ** (n / 2), 4) for n in range(10))
-ASAM = tuple(round(0.5 * 2 ** (n / 2), 4) for n in range(10))
-METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
-    "SAM": (dict(method="sam"), SAM),
-    "ASAM, authors' rule": (dict(method="asam"), AUTHORS),
-    "ASAM": (dict(method="asam", adapt="all", eta=0.0), ASAM),
-}
 
 
-def _problems(data: str, model: str, settings: dict[str, Any], tuning) -> list[Problem]:
-    name = f"{data}, {model}, 40% noise"
+def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> list[Problem]:
+    name = f"{data}, {settings['model']}, 40% noise"
     return [
         Problem(
             f"{name}, {scaling}",
-            settings | dict(model=model, parameterization=scaling),
+            settings | dict(parameterization=scaling),
             tuning,
             origin=None if scaling == "as is" else f"{name}, as is",
         )
-        for scaling in ("as is", "ntk", "layer", "node")
+        for scaling in ("as is", *scalings)
     ]
 
 
-STUDIES = {
-    "parameterization": Study(
-        name="parameterization",
-        title="The same network with its layers rescaled",
+def _study(name: str, data: str, problems: list[Problem], grids) -> Study:
+    return Study(
+        name=name,
+        title=f"The same network with its layers rescaled, {data}",
         question=(
             "w = s * theta, trained in theta, with SGD's learning rate over s^2 so that SGD in w "
             "is the same: as is; ntk, s = sqrt(2 / fan in); layer, one layer times 4 and the next "
             "a quarter; node, every output by its own factor from 1/8 to 8. Radii are chosen on "
             "the network as it is and carried over, and chosen anew."
         ),
-        problems=(
-            *_problems("digits", "mlp", DIGITS, dict(validation=0.25)),
-            *_problems("digits", "cnn", DIGITS, dict(validation=0.25)),
-            # Without node, for two cores' time.
-            *_problems("cifar10", "resnet8", CIFAR10, fitted.TUNING)[:3],
-        ),
+        problems=tuple(problems),
         arms=(
             Arm("SGD", dict(method="sgd")),
             *(
-                Arm(f"{name}, rho {how}", settings, dict(rho=radii), origin=how == "carried over")
-                for name, (settings, radii) in METHODS.items()
+                Arm(f"{method}, rho {how}", METHODS[method], dict(rho=grid), origin="carr" in how)
+                for method, grid in grids.items()
                 for how in ("carried over", "anew")
             ),
         ),
         references=("SGD",),
         wide=True,
     )
+
+
+_MLP, _CNN = (
+    _problems("digits", DIGITS | dict(model=model), dict(validation=0.25), "ntk", "layer", "node")
+    for model in ("mlp", "cnn")
+)
+_RESNET8 = _problems(  # without node, for two cores' time
+    "cifar10", fitted.SETTINGS | dict(label_noise=0.4), fitted.TUNING, "ntk", "layer"
+)
+STUDIES = {
+    "parameterization": _study(
+        "parameterization",
+        "on the digits",
+        _MLP + _CNN,
+        {
+            "SAM": radii(0.05, 12, 2),
+            "ASAM, authors' rule": radii(0.25, 10, 2),
+            "ASAM": radii(0.5, 10, 2),
+        },
+    ),
+    # About the radii that `operators_cifar10` chose.
+    "parameterization_cifar10": _study(
+        "parameterization_cifar10",
+        "on CIFAR-10",
+        _RESNET8,
+        {
+            "SAM": radii(0.05946, 7, 1),
+            "ASAM, authors' rule": radii(0.2973, 5, 1),
+            "ASAM": radii(0.8409, 3, 1),
+        },
+    ),
 }
