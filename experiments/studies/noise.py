@@ -6,20 +6,20 @@ In the weights of finished networks, and in the labels by which a radius is chos
 from typing import Any
 
 from experiments.reporting.tables import format_mean_std, markdown
+from experiments.studies import fitted
+from experiments.studies.operators import METHODS, radii
 from experiments.studies.parameterization import DIGITS
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training.weight_noise import KINDS, LEVELS
 
-SAM = (0.1, 0.1414, 0.2, 0.2828, 0.4, 0.5657, 0.8)
-AUTHORS = (0.7071, 1.0, 1.4142, 2.0, 2.8284, 4.0, 5.6569)
-ASAM = (1.4142, 2.0, 2.8284, 4.0, 5.6569, 8.0, 11.3137)
-ARMS = (
-    Arm("SGD", dict(method="sgd")),
-    Arm("SAM", dict(method="sam"), dict(rho=SAM)),
-    Arm("ASAM, authors' rule", dict(method="asam"), dict(rho=AUTHORS)),
-    Arm("ASAM", dict(method="asam", adapt="all", eta=0.0), dict(rho=ASAM)),
-)
-DRAWS = 20  # of the noise on a network's weights
+
+def _arms(**grids: tuple[float, ...]) -> tuple[Arm, ...]:
+    names = dict(sam="SAM", authors="ASAM, authors' rule", asam="ASAM")
+    rows = (Arm(names[n], METHODS[names[n]], dict(rho=grid)) for n, grid in grids.items())
+    return (Arm("SGD", dict(method="sgd")), *rows)
+
+
+ARMS = _arms(sam=radii(0.1, 7, 2), authors=radii(0.5**0.5, 7, 2), asam=radii(2**0.5, 7, 2))
 
 
 def under_noise(rows: Any) -> list[str]:
@@ -36,33 +36,49 @@ def under_noise(rows: Any) -> list[str]:
     return said
 
 
-def _problem(words: str, tuning: dict[str, Any], **settings: Any) -> Problem:
-    return Problem(f"digits, {words}", DIGITS | settings, dict(validation=0.25) | tuning)
-
-
-STUDIES = {
-    "weight_noise": Study(
-        name="weight_noise",
+def _study(name: str, draws: int, problems: tuple[Problem, ...], arms: tuple[Arm, ...]) -> Study:
+    """Such of finished networks, of which each carries so many draws of noise."""
+    added = dict(weight_noise=draws)
+    return Study(
+        name=name,
         title="Noise in the weights of finished networks",
         question=(
             "Every weight of a finished network is moved by Gaussian noise: multiplicative, by "
             "its own absolute value times the level; additive, by the root mean square of its "
-            f"array times the level. Test accuracy in percent, the mean of {DRAWS} draws for each "
+            f"array times the level. Test accuracy in percent, the mean of {draws} draws for each "
             "network, then mean ± sample standard deviation over networks."
         ),
         problems=tuple(
-            _problem(
-                f"mlp, {100 * level:g}% label noise",
-                dict(weight_noise=0),
-                model="mlp",
-                label_noise=level,
-                weight_noise=DRAWS,
-            )
-            for level in (0.0, 0.4)
+            Problem(one.name, {**one.settings, **added}, {**one.tuning, "weight_noise": 0})
+            for one in problems
         ),
-        arms=ARMS,
+        arms=arms,
         references=("SGD", "SAM"),
         notes=under_noise,
+    )
+
+
+def _digits(level: float, words: str = "", **tuning: Any) -> Problem:
+    name = f"digits, mlp, {100 * level:g}% label noise{words}"
+    return Problem(
+        name, DIGITS | dict(model="mlp", label_noise=level), dict(validation=0.25) | tuning
+    )
+
+
+STUDIES = {
+    "weight_noise": _study("weight_noise", 20, (_digits(0.0), _digits(0.4)), ARMS),
+    # The radii of `operators_cifar10`; a network's accuracy takes seconds, so fewer draws.
+    "weight_noise_cifar10": _study(
+        "weight_noise_cifar10",
+        5,
+        (
+            Problem(
+                "cifar10, resnet8, 40% label noise",
+                fitted.SETTINGS | dict(label_noise=0.4),
+                fitted.TUNING,
+            ),
+        ),
+        _arms(sam=radii(0.1414, 5), authors=radii(0.8409, 5), asam=radii(1.4142, 5)),
     ),
     "noisy_validation": Study(
         name="noisy_validation",
@@ -72,12 +88,7 @@ STUDIES = {
             "of which as many were drawn anew as of the training labels."
         ),
         problems=tuple(
-            _problem(
-                f"mlp, {100 * level:g}% label noise, {'noisy' if noisy else 'true'} labels judge",
-                dict(noisy_validation=noisy),
-                model="mlp",
-                label_noise=level,
-            )
+            _digits(level, f", {'noisy' if noisy else 'true'} labels judge", noisy_validation=noisy)
             for level in (0.2, 0.4, 0.6)
             for noisy in (False, True)
         ),
