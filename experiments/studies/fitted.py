@@ -14,6 +14,13 @@ RADII = {"sam": (0.05, 0.1, 0.2, 0.4), "asam": (0.25, 0.5, 1.0, 2.0)}
 VARIANTS = ("early", "late", "early4", "late4", "last", "last-friendly", "part16", "part16-last")
 VARIANTS = (*VARIANTS, "part16-last-friendly")
 
+
+def problem(noise: float, words: str = "label noise") -> Problem:
+    """A level of noise."""
+    name = f"cifar10, resnet8, {100 * noise:g}% {words}"
+    return Problem(name, SETTINGS | dict(label_noise=noise), TUNING)
+
+
 STUDIES = {
     "fitted": Study(
         name="fitted",
@@ -23,14 +30,7 @@ STUDIES = {
             "do: 2,500 images of CIFAR-10, ResNet-8, 20 epochs, no augmentation. Radii are the "
             "paper's, and those that other training images chose." + AUTHORS_RULE
         ),
-        problems=tuple(
-            Problem(
-                f"cifar10, resnet8, {100 * noise:g}% label noise",
-                SETTINGS | dict(label_noise=noise),
-                TUNING,
-            )
-            for noise in paper.NOISE_LEVELS
-        ),
+        problems=tuple(map(problem, paper.NOISE_LEVELS)),
         arms=(
             Arm("SGD", dict(method="sgd"), role="base"),
             Arm("SGD, twice the epochs", dict(method="sgd"), epochs=2, role="twice"),

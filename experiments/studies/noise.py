@@ -7,19 +7,18 @@ from typing import Any
 
 from experiments.reporting.tables import format_mean_std, markdown
 from experiments.studies import fitted
-from experiments.studies.operators import METHODS, radii
+from experiments.studies.operators import arms, radii
 from experiments.studies.parameterization import DIGITS
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training.weight_noise import KINDS, LEVELS
 
-
-def _arms(**grids: tuple[float, ...]) -> tuple[Arm, ...]:
-    names = dict(sam="SAM", authors="ASAM, authors' rule", asam="ASAM")
-    rows = (Arm(names[n], METHODS[names[n]], dict(rho=grid)) for n, grid in grids.items())
-    return (Arm("SGD", dict(method="sgd")), *rows)
-
-
-ARMS = _arms(sam=radii(0.1, 7, 2), authors=radii(0.5**0.5, 7, 2), asam=radii(2**0.5, 7, 2))
+ARMS = arms(
+    {
+        "SAM": radii(0.1, 7, 2),
+        "ASAM, authors' rule": radii(0.70711, 7, 2),
+        "ASAM": radii(1.414214, 7, 2),
+    }
+)
 
 
 def under_noise(rows: Any) -> list[str]:
@@ -36,9 +35,8 @@ def under_noise(rows: Any) -> list[str]:
     return said
 
 
-def _study(name: str, draws: int, problems: tuple[Problem, ...], arms: tuple[Arm, ...]) -> Study:
-    """Such of finished networks, of which each carries so many draws of noise."""
-    added = dict(weight_noise=draws)
+def _study(name: str, draws: int, problems: list[Problem], arms: tuple[Arm, ...]) -> Study:
+    """With so many draws of the noise for each finished network."""
     return Study(
         name=name,
         title="Noise in the weights of finished networks",
@@ -49,8 +47,8 @@ def _study(name: str, draws: int, problems: tuple[Problem, ...], arms: tuple[Arm
             "network, then mean ± sample standard deviation over networks."
         ),
         problems=tuple(
-            Problem(one.name, {**one.settings, **added}, {**one.tuning, "weight_noise": 0})
-            for one in problems
+            Problem(p.name, {**p.settings, "weight_noise": draws}, {**p.tuning, "weight_noise": 0})
+            for p in problems
         ),
         arms=arms,
         references=("SGD", "SAM"),
@@ -60,25 +58,24 @@ def _study(name: str, draws: int, problems: tuple[Problem, ...], arms: tuple[Arm
 
 def _digits(level: float, words: str = "", **tuning: Any) -> Problem:
     name = f"digits, mlp, {100 * level:g}% label noise{words}"
-    return Problem(
-        name, DIGITS | dict(model="mlp", label_noise=level), dict(validation=0.25) | tuning
-    )
+    settings = DIGITS | dict(model="mlp", label_noise=level)
+    return Problem(name, settings, dict(validation=0.25) | tuning)
 
 
 STUDIES = {
-    "weight_noise": _study("weight_noise", 20, (_digits(0.0), _digits(0.4)), ARMS),
+    "weight_noise": _study("weight_noise", 20, [_digits(0.0), _digits(0.4)], ARMS),
     # The radii of `operators_cifar10`; a network's accuracy takes seconds, so fewer draws.
     "weight_noise_cifar10": _study(
         "weight_noise_cifar10",
         5,
-        (
-            Problem(
-                "cifar10, resnet8, 40% label noise",
-                fitted.SETTINGS | dict(label_noise=0.4),
-                fitted.TUNING,
-            ),
+        [fitted.problem(0.4)],
+        arms(
+            {
+                "SAM": radii(0.1414, 5),
+                "ASAM, authors' rule": radii(0.8409, 5),
+                "ASAM": radii(1.4142, 5),
+            }
         ),
-        _arms(sam=radii(0.1414, 5), authors=radii(0.8409, 5), asam=radii(1.4142, 5)),
     ),
     "noisy_validation": Study(
         name="noisy_validation",

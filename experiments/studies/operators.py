@@ -5,6 +5,7 @@ between radii stops up to twice short of the edge behind the best one, and decid
 `operators_digits` and `operators_cifar10` differ in the radii that are tried.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.studies import fitted
@@ -28,17 +29,23 @@ def radii(smallest: float, count: int, an_octave: int = 4) -> tuple[float, ...]:
     return tuple(round(smallest * 2 ** (n / an_octave), 4) for n in range(count))
 
 
-def _study(name: str, title: str, problems: tuple[Problem, ...], grids) -> Study:
-    arms = (  # SAM and ASAM have columns in the table that opens the report
-        Arm(m, METHODS[m], dict(rho=grid), role=m.lower() if m in ("SAM", "ASAM") else "")
-        for m, grid in zip(METHODS, grids, strict=True)
+def arms(grids: Mapping[str, Sequence[float]], **roles: str) -> tuple[Arm, ...]:
+    """SGD, and each method with the radii that are tried."""
+    methods = {"SGD": dict(method="sgd")} | {name: METHODS[name] for name in grids}
+    return tuple(
+        Arm(n, how, dict(rho=grids[n]) if n in grids else {}, role=roles.get(n, ""))
+        for n, how in methods.items()
     )
+
+
+def _study(name: str, title: str, problems: tuple[Problem, ...], *grids) -> Study:
+    roles = dict(SGD="base", SAM="sam", ASAM="asam")  # in the table that opens the report
     return Study(
         name=name,
         title=title,
         question=QUESTION,
         problems=problems,
-        arms=(Arm("SGD", dict(method="sgd"), role="base"), *arms),
+        arms=arms(dict(zip(METHODS, grids, strict=True)), **roles),
         references=("SGD", "SAM", "ASAM, authors' rule"),
     )
 
@@ -55,25 +62,17 @@ _DIGITS = tuple(
         ("cnn_without_norm", "cnn without BatchNorm"),
     )
 )
-_CIFAR10 = tuple(
-    Problem(
-        f"cifar10, resnet8, {100 * noise:g}% noise",
-        fitted.SETTINGS | dict(label_noise=noise),
-        fitted.TUNING,
-    )
-    for noise in (0.4, 0.6, 0.0)
-)
 STUDIES = {
     "operators_digits": _study(
         "operators_digits",
         "Which operator, on the digits",
         _DIGITS,
-        (radii(0.1, 14), radii(0.7071, 14), radii(1, 14), radii(1, 14), radii(0.25, 14)),
+        *(radii(smallest, 14) for smallest in (0.1, 0.7071, 1, 1, 0.25)),
     ),
     "operators_cifar10": _study(
         "operators_cifar10",
         "Which operator, on CIFAR-10 with labels fitted",
-        _CIFAR10,
-        (radii(0.1414, 5), radii(0.8409, 5), radii(1.4142, 5), radii(1.4142, 5), radii(0.1414, 5)),
+        tuple(fitted.problem(noise, "noise") for noise in (0.4, 0.6, 0.0)),
+        *(radii(smallest, 5) for smallest in (0.1414, 0.8409, 1.4142, 1.4142, 0.1414)),
     ),
 }

@@ -4,11 +4,12 @@ w = s * theta leaves the network and SGD's training as they are. Radii are chose
 it is and carried over, and chosen anew.
 """
 
+import dataclasses
 from typing import Any
 
 from experiments.studies import fitted
-from experiments.studies.operators import METHODS, radii
-from experiments.studies.study import Arm, Problem, Study
+from experiments.studies.operators import arms, radii
+from experiments.studies.study import Problem, Study
 
 # In 60 epochs SGD fits the wrong labels, too.
 DIGITS = dict(dataset="digits", label_noise=0.4, epochs=60)
@@ -28,6 +29,7 @@ def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> li
 
 
 def _study(name: str, data: str, problems: list[Problem], grids) -> Study:
+    sgd, *methods = arms(grids)
     return Study(
         name=name,
         title=f"The same network with its layers rescaled, {data}",
@@ -39,10 +41,10 @@ def _study(name: str, data: str, problems: list[Problem], grids) -> Study:
         ),
         problems=tuple(problems),
         arms=(
-            Arm("SGD", dict(method="sgd")),
+            sgd,
             *(
-                Arm(f"{method}, rho {how}", METHODS[method], dict(rho=grid), origin="carr" in how)
-                for method, grid in grids.items()
+                dataclasses.replace(arm, name=f"{arm.name}, rho {how}", origin=how != "anew")
+                for arm in methods
                 for how in ("carried over", "anew")
             ),
         ),
