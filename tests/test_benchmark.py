@@ -10,10 +10,10 @@ import pytest
 import asam_jax
 from experiments import benchmarks
 from experiments.benchmarks import leaves, step
-from experiments.benchmarks.problem import OPERATOR, plain_formula
+from experiments.benchmarks.problem import plain_formula
 from experiments.models.plain import Mlp
 from experiments.training import result_lines
-from experiments.training.variants import VARIANTS
+from experiments.training.variants import AUTHORS, VARIANTS
 from tests.runs import narrow
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
@@ -71,7 +71,7 @@ def test_steps_are_compared_by_their_parameter_arrays(tmp_path):
 def test_the_plain_formulas_eps_is_ours():
     params, x = leaves.network(3), jnp.ones((2, leaves.WIDTH))
     grads = jax.grad(leaves.loss)(params, x)
-    expected = asam_jax.perturbation(params, grads, rho=leaves.RHO, operator=OPERATOR)
+    expected = asam_jax.perturbation(params, grads, rho=leaves.RHO, operator=AUTHORS)
     found = plain_formula(params, grads, leaves.RHO)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)

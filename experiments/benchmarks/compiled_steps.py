@@ -11,9 +11,10 @@ from jax.sharding import PartitionSpec as P
 
 import asam_jax
 from experiments.benchmarks.compiled_models import AXIS, Problem
-from experiments.benchmarks.problem import OPERATOR, plain_formula
+from experiments.benchmarks.problem import plain_formula
+from experiments.training.variants import AUTHORS
 
-REGION: Any = dict(rho=0.5, operator=OPERATOR)
+REGION: Any = dict(rho=0.5, operator=AUTHORS)
 
 
 def own_first(batch: Any, mesh: Mesh, share: int) -> Any:

@@ -15,11 +15,12 @@ import optax
 
 import asam_jax
 from experiments.benchmarks import timing
-from experiments.benchmarks.problem import OPERATOR, plain_formula
+from experiments.benchmarks.problem import plain_formula
 from experiments.benchmarks.timing import Record
 from experiments.reporting.summaries import Section, machines
 from experiments.reporting.tables import markdown
 from experiments.training import provenance
+from experiments.training.variants import AUTHORS
 
 KIND = "benchmark_leaves"
 WIDTH, BATCH, RHO = 64, 32, 0.5
@@ -62,7 +63,7 @@ def measure(leaves: int, name: str, repeats: int) -> Record:
     base = optax.sgd(0.01, momentum=0.9)
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
     sam = optax.contrib.sam(base, adversary, opaque_mode=True)
-    others = {"asam": asam_jax.asam(base, RHO, operator=OPERATOR), "optax": sam}
+    others = {"asam": asam_jax.asam(base, RHO, operator=AUTHORS), "optax": sam}
     tx = optax.with_extra_args_support(others.get(name, base))
 
     def step(state: Any) -> Any:

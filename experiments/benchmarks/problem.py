@@ -9,12 +9,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-import asam_jax
 from experiments import models
+from experiments.training.variants import AUTHORS
 
 IMAGE_SHAPE = (32, 32, 3)
-# The rule of the authors' code, in all benchmarks. `elementwise()` alone has no eta to add.
-OPERATOR = asam_jax.elementwise(0.01, adapt=asam_jax.not_bias)
 
 
 class Problem(NamedTuple):
@@ -59,7 +57,7 @@ def problem(model: str, images: int, dtype: str) -> Problem:
 
 def plain_formula(params: Any, grads: Any, rho: float) -> Any:
     """ASAM's eps as a reader of the paper would write it; it overflows and divides by zero."""
-    t = OPERATOR(params)
+    t = AUTHORS(params)
     norm = optax.tree.norm(jax.tree.map(jnp.multiply, t, grads))
     return jax.tree.map(lambda t, g: rho * t * t * g / norm, t, grads)
 

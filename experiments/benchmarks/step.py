@@ -16,14 +16,14 @@ import optax
 
 import asam_jax
 from experiments.benchmarks import timing
-from experiments.benchmarks.problem import IMAGE_SHAPE, OPERATOR, Problem, base, problem
+from experiments.benchmarks.problem import IMAGE_SHAPE, Problem, base, problem
 from experiments.benchmarks.timing import Program, Record
 from experiments.config.run import Run
 from experiments.reporting.summaries import Section, arithmetic_of, machines
 from experiments.reporting.tables import markdown
 from experiments.training import loop, provenance, result_lines, variants
 from experiments.training.spec import ModelSpec, StepSpec
-from experiments.training.variants import EXACT, VARIANTS
+from experiments.training.variants import AUTHORS, EXACT, VARIANTS
 
 KIND = "benchmark_step"
 RHO_SAM, RHO_ASAM, WEIGHT = 0.05, 0.5, 0.5
@@ -68,9 +68,9 @@ def _exact() -> dict[str, tuple[optax.GradientTransformationExtraArgs, int]]:
     return {
         "SGD": (optax.with_extra_args_support(base()), 1),
         "SAM": (asam_jax.sam(base(), RHO_SAM), 1),
-        "ASAM, element-wise": (asam_jax.asam(base(), RHO_ASAM, operator=OPERATOR), 1),
+        "ASAM, element-wise": (asam_jax.asam(base(), RHO_ASAM, operator=AUTHORS), 1),
         "ASAM, filter-wise": (asam_jax.asam(base(), RHO_ASAM, operator=filterwise), 1),
-        "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM, operator=OPERATOR), 2),
+        "ASAM, alternating": (asam_jax.alternating(base(), RHO_ASAM, operator=AUTHORS), 2),
         "optax.contrib.sam, opaque": (opaque, 1),
         "optax.contrib.sam, transparent": (transparent, 2),
     }

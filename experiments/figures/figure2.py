@@ -24,6 +24,7 @@ from experiments.training import step as stepping
 from experiments.training.loop import EvaluationSet
 from experiments.training.resolve import resolve
 from experiments.training.spec import ModelSpec, model_spec
+from experiments.training.variants import AUTHORS
 
 RUNS = "figure2_run"
 CHECKPOINTS = 20  # of each training
@@ -34,12 +35,11 @@ RUN = Run(method="sgd", epochs=100, batch_size=64, label_noise=0.4)
 PAPER = dict(model="wrn16_8", epochs=200, batch_size=256, label_noise=0.0, cutout=16)
 MORE_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0)
 # Name -> (T_w, p). Sharpness is the adaptive one with T = 1. Biases are unscaled, as in the paper.
-_AUTHORS = asam_jax.elementwise(0.01, adapt=asam_jax.not_bias)
 MEASURES = {
     "sharpness_2": (asam_jax.identity(), 2.0),
-    "adaptive_2": (_AUTHORS, 2.0),
+    "adaptive_2": (AUTHORS, 2.0),
     "sharpness_inf": (asam_jax.identity(), math.inf),
-    "adaptive_inf": (_AUTHORS, math.inf),
+    "adaptive_inf": (AUTHORS, math.inf),
 }
 
 

@@ -11,16 +11,8 @@ import numpy as np
 
 from experiments.config.errors import ConfigError
 from experiments.config.options import Options
-from experiments.reporting import style
+from experiments.reporting import style, tables
 from experiments.reporting.summaries import measured_on
-from experiments.reporting.tables import (
-    Group,
-    by_platform,
-    format_mean_std,
-    markdown,
-    paired,
-    radius,
-)
 from experiments.studies.engine import finals
 from experiments.studies.operators import METHODS
 from experiments.studies.parameterization import STUDIES
@@ -61,7 +53,7 @@ def run(options: Options) -> None:
     print(f"Result lines: {lines}; picture: {options.workdir / PICTURE}")
 
 
-def _pairs(rows: list[Row]) -> dict[str, tuple[Group, Group]]:
+def _pairs(rows: list[Row]) -> dict[str, tuple[tables.Group, tables.Group]]:
     """The groups of each method, as is and rescaled."""
     of = {(row.arm.name, row.problem.name): row.group for row in rows}
     return {arm.name: (of[arm.name, AS_IS], of[arm.name, RESCALED]) for arm in STUDY.arms}
@@ -71,9 +63,11 @@ def table(rows: list[Row]) -> str:
     """A row for each method."""
     made = []
     for name, groups in _pairs(rows).items():
-        accuracies = [format_mean_std(group.final) for group in groups]
-        made.append([name, radius(groups[0]), *accuracies, paired(groups[1], groups[0])])
-    return markdown(["method", "rho", *NAMES, "rescaled minus as is"], made)
+        accuracies = [tables.format_mean_std(group.final) for group in groups]
+        made.append(
+            [name, tables.radius(groups[0]), *accuracies, tables.paired(groups[1], groups[0])]
+        )
+    return tables.markdown(["method", "rho", *NAMES, "rescaled minus as is"], made)
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -104,7 +98,7 @@ def write_readme(workdir: Path, readme: Path) -> None:
     text = readme.read_text()
     if BEGIN not in text or END not in text:
         raise ConfigError(f"readme {str(readme)!r} has no lines {BEGIN!r} and {END!r}.")
-    platforms = by_platform(result_lines.read(workdir)[0])
+    platforms = tables.by_platform(result_lines.read(workdir)[0])
     rows = analyse(STUDY, next(iter(platforms.values()), []))
     wanted, held = len(finals(STUDY, {})), sum(len(row.group.runs) for row in rows)
     if held < wanted:

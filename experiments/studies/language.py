@@ -30,6 +30,7 @@ from experiments.reporting.tables import Group, Record, format_mean_std, grouped
 from experiments.studies.study import AUTHORS_RULE
 from experiments.training import optimizers, provenance, result_lines, runner
 from experiments.training.stop import StopRequest
+from experiments.training.variants import AUTHORS
 
 KIND = "language_run"
 DEPTH, CONTEXT, BATCH, WARMUP, WEIGHT_DECAY = 2, 64, 8, 0.1, 0.05
@@ -60,14 +61,13 @@ class Arm(NamedTuple):
 
 _IDENTITY = asam_jax.identity(), (0.025, 0.05, 0.1, 0.2, 0.4)
 _EVERY_LEAF = asam_jax.elementwise(), (0.25, 0.5, 1.0, 2.0, 4.0)
-_AUTHORS = asam_jax.elementwise(0.01, adapt=asam_jax.not_bias)
 BASE, TWICE, HALF = "AdamW", "AdamW, twice the steps", "AdamW, half the steps"
 ARMS = {
     BASE: Arm(),
     HALF: Arm(),
     TWICE: Arm(),
     "SAM": Arm(*_IDENTITY),
-    "ASAM": Arm(_AUTHORS, (0.125, 0.25, 0.5, 1.0, 2.0)),
+    "ASAM": Arm(AUTHORS, (0.125, 0.25, 0.5, 1.0, 2.0)),
     "ASAM, every leaf, eta 0": Arm(*_EVERY_LEAF),
     "Functional SAM": Arm(*_IDENTITY, functional=True),
     "Functional ASAM, every leaf, eta 0": Arm(*_EVERY_LEAF, functional=True),

@@ -7,18 +7,12 @@ from typing import Any
 
 from experiments.reporting.tables import format_mean_std, markdown
 from experiments.studies import fitted
-from experiments.studies.operators import arms, radii
+from experiments.studies.operators import THREE, arms, radii
 from experiments.studies.parameterization import DIGITS
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training.weight_noise import KINDS, LEVELS
 
-ARMS = arms(
-    {
-        "SAM": radii(0.1, 7, 2),
-        "ASAM, authors' rule": radii(0.70711, 7, 2),
-        "ASAM": radii(1.414214, 7, 2),
-    }
-)
+ARMS = arms(THREE, radii(0.1, 7, 2), radii(0.70711, 7, 2), radii(1.414214, 7, 2))
 
 
 def under_noise(rows: Any) -> list[str]:
@@ -69,13 +63,7 @@ STUDIES = {
         "weight_noise_cifar10",
         5,
         [fitted.problem(0.4)],
-        arms(
-            {
-                "SAM": radii(0.1414, 5),
-                "ASAM, authors' rule": radii(0.8409, 5),
-                "ASAM": radii(1.4142, 5),
-            }
-        ),
+        arms(THREE, radii(0.1414, 5), radii(0.8409, 5), radii(1.4142, 5)),
     ),
     "noisy_validation": Study(
         name="noisy_validation",

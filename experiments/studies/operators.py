@@ -5,7 +5,7 @@ between radii stops up to twice short of the edge behind the best one, and decid
 `operators_digits` and `operators_cifar10` differ in the radii that are tried.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.studies import fitted
@@ -18,6 +18,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ASAM": dict(method="asam", adapt="all", eta=0.0),
     "ASAM, filter-wise": dict(method="asam", normalization="filterwise"),
 }
+THREE = ("SAM", "ASAM, authors' rule", "ASAM")
 QUESTION = (
     "ASAM scales every leaf, with eta 0, by default; the authors' rule scales the weights alone, "
     "with eta 0.01, and so do filter-wise scales here. Radii are tried in steps of 2^(1/4)."
@@ -29,13 +30,13 @@ def radii(smallest: float, count: int, an_octave: int = 4) -> tuple[float, ...]:
     return tuple(round(smallest * 2 ** (n / an_octave), 4) for n in range(count))
 
 
-def arms(grids: Mapping[str, Sequence[float]], **roles: str) -> tuple[Arm, ...]:
-    """SGD, and each method with the radii that are tried."""
-    methods = {"SGD": dict(method="sgd")} | {name: METHODS[name] for name in grids}
-    return tuple(
-        Arm(n, how, dict(rho=grids[n]) if n in grids else {}, role=roles.get(n, ""))
-        for n, how in methods.items()
+def arms(names: Iterable[str], *grids: Sequence[float], **roles: str) -> tuple[Arm, ...]:
+    """SGD, and methods by name, each with the radii that are tried."""
+    methods = (
+        Arm(name, METHODS[name], dict(rho=grid), role=roles.get(name, ""))
+        for name, grid in zip(names, grids, strict=True)
     )
+    return (Arm("SGD", dict(method="sgd"), role=roles.get("SGD", "")), *methods)
 
 
 def _study(name: str, title: str, problems: tuple[Problem, ...], *grids) -> Study:
@@ -45,7 +46,7 @@ def _study(name: str, title: str, problems: tuple[Problem, ...], *grids) -> Stud
         title=title,
         question=QUESTION,
         problems=problems,
-        arms=arms(dict(zip(METHODS, grids, strict=True)), **roles),
+        arms=arms(METHODS, *grids, **roles),
         references=("SGD", "SAM", "ASAM, authors' rule"),
     )
 

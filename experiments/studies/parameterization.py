@@ -5,10 +5,11 @@ it is and carried over, and chosen anew.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.studies import fitted
-from experiments.studies.operators import arms, radii
+from experiments.studies.operators import THREE, arms, radii
 from experiments.studies.study import Problem, Study
 
 # In 60 epochs SGD fits the wrong labels, too.
@@ -28,8 +29,8 @@ def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> li
     ]
 
 
-def _study(name: str, data: str, problems: list[Problem], grids) -> Study:
-    sgd, *methods = arms(grids)
+def _study(name: str, data: str, problems: list[Problem], *grids: Sequence[float]) -> Study:
+    sgd, *methods = arms(THREE, *grids)
     return Study(
         name=name,
         title=f"The same network with its layers rescaled, {data}",
@@ -65,21 +66,13 @@ STUDIES = {
         "parameterization",
         "on the digits",
         _MLP + _CNN,
-        {
-            "SAM": radii(0.05, 12, 2),
-            "ASAM, authors' rule": radii(0.25, 10, 2),
-            "ASAM": radii(0.5, 10, 2),
-        },
+        *(radii(0.05, 12, 2), radii(0.25, 10, 2), radii(0.5, 10, 2)),
     ),
     # About the radii that `operators_cifar10` chose.
     "parameterization_cifar10": _study(
         "parameterization_cifar10",
         "on CIFAR-10",
         _RESNET8,
-        {
-            "SAM": radii(0.05946, 7, 1),
-            "ASAM, authors' rule": radii(0.2973, 5, 1),
-            "ASAM": radii(0.8409, 3, 1),
-        },
+        *(radii(0.05946, 7, 1), radii(0.2973, 5, 1), radii(0.8409, 3, 1)),
     ),
 }

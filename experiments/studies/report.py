@@ -8,20 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.registry import collect
-from experiments.reporting import style
+from experiments.reporting import style, tables
 from experiments.reporting.report import opening_row
 from experiments.reporting.summaries import Section, commands, measured_on
-from experiments.reporting.tables import (
-    Group,
-    Record,
-    by_platform,
-    format_mean_std,
-    grouped,
-    markdown,
-    paired,
-    radius,
-    setting,
-)
 from experiments.studies.engine import LEAST_GAIN, choose, matching
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training import result_lines
@@ -47,7 +36,7 @@ class Row:
 
     problem: Problem
     arm: Arm
-    group: Group
+    group: tables.Group
     chosen: dict[str, Any]
     tried: dict[str, list[Any]]
     cost: float
@@ -61,7 +50,7 @@ class Row:
             edge = len(tried) > 1 and value in (min(tried), max(tried))
             said.append(f"{name} {value:g}{' (*)' * edge}")
         if not said and self.group["method"] != "sgd":
-            said = [f"rho {radius(self.group)}"]
+            said = [f"rho {tables.radius(self.group)}"]
         return ", ".join(said) or "-"
 
 
@@ -71,18 +60,18 @@ def sections(workdir: Path) -> list[Section]:
     for what in collect("experiments.studies", "STUDIES").values():
         lines = result_lines.read(workdir, what.kind)[0]
         # A wide table has a row a problem, which was trained on one kind of device or another.
-        parts = {"": lines} if what.wide and lines else by_platform(lines)
+        parts = {"": lines} if what.wide and lines else tables.by_platform(lines)
         for platform, found in parts.items():
             where = "" if len(parts) == 1 else f", {platform.upper()}"
             made += of_study(what, found, where)
     return made
 
 
-def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]:
+def of_study(what: Study, lines: list[tables.Record], where: str = "") -> list[Section]:
     """A part for each problem, or one for all where the study is wide."""
     rows = analyse(what, lines)
     device = result_lines.platform(lines[0]).upper() if lines else ""
-    parts, made = grouped(rows, lambda row: "" if what.wide else row.problem.name), []
+    parts, made = tables.grouped(rows, lambda row: "" if what.wide else row.problem.name), []
     for name, found in parts.items():
         title = f"{what.title}{': ' * bool(name)}{name}{where}"
         table = wide_table(what, found) if what.wide else long_table(what, found)
@@ -100,7 +89,7 @@ def of_study(what: Study, lines: list[Record], where: str = "") -> list[Section]
     return made
 
 
-def analyse(what: Study, lines: list[Record]) -> list[Row]:
+def analyse(what: Study, lines: list[tables.Record]) -> list[Row]:
     """The rows of a study that have final runs, problem by problem; choices are the lines' own."""
     choices, made = choose(what, lines), []
     for problem in what.problems:
@@ -110,18 +99,20 @@ def analyse(what: Study, lines: list[Record]) -> list[Row]:
             if not arm.grid or (problem.name, arm.name) in choices
             if not arm.base or (problem.name, arm.base) in choices
         }
-        own = any(setting(line, "own_draw") for line in drawn.get(what.references[0], []))
+        own = any(tables.setting(line, "own_draw") for line in drawn.get(what.references[0], []))
         shortest = min((r["epochs"] for runs in drawn.values() for r in runs), default=1)
         for arm in what.arms:
-            runs = [line for line in drawn.get(arm.name, []) if setting(line, "own_draw") == own]
+            runs = [
+                line for line in drawn.get(arm.name, []) if tables.setting(line, "own_draw") == own
+            ]
             if not runs:
                 continue
             judged = matching(what, what.judging(problem, arm), arm, choices, lines, tuning=True)
-            cost = gradients_per_step(runs[0]["method"], setting(runs[0], "variant"))
+            cost = gradients_per_step(runs[0]["method"], tables.setting(runs[0], "variant"))
             row = Row(
                 problem,
                 arm,
-                Group(tuple(sorted(runs, key=lambda run: run["seed"]))),
+                tables.Group(tuple(sorted(runs, key=lambda run: run["seed"]))),
                 choices[problem.name, arm.name] if arm.grid else {},
                 {name: sorted({line[name] for line in judged}) for name in arm.grid},
                 cost * runs[0]["epochs"] / shortest,
@@ -153,16 +144,16 @@ def long_table(what: Study, rows: list[Row]) -> str:
             "cost": f"{row.cost:.4g}",
             "chosen": row.words,
             "fits, %": f"{statistics.mean(row.group.fit):.1f}",
-            "test accuracy, %": format_mean_std(row.group.final),
+            "test accuracy, %": tables.format_mean_std(row.group.final),
         }
         for name in names:
             same = of[name] is row
-            line[f"minus {name}"] = "-" if same else paired(row.group, of[name].group)
+            line[f"minus {name}"] = "-" if same else tables.paired(row.group, of[name].group)
         line |= {"gain kept": _share(what, of, row)} if what.share else {}
         lines.append(line | {"runs": str(len(row.group.runs))})
     alike = [name for name in ("method", "a step", "cost") if len({x[name] for x in lines}) == 1]
     header = [name for name in lines[0] if name not in alike]
-    return markdown(header, [[line[name] for name in header] for line in lines])
+    return tables.markdown(header, [[line[name] for name in header] for line in lines])
 
 
 def wide_table(what: Study, rows: list[Row]) -> str:
@@ -170,7 +161,7 @@ def wide_table(what: Study, rows: list[Row]) -> str:
     arms = [arm.name for arm in what.arms if any(row.arm.name == arm.name for row in rows)]
     shares: dict[str, list[float]] = {name: [] for name in arms}
     cells = []
-    for problem, found in grouped(rows, lambda row: row.problem.name).items():
+    for problem, found in tables.grouped(rows, lambda row: row.problem.name).items():
         of, judges = {row.arm.name: row for row in found}, found[0].problem.judges
         line = [problem + " (chosen here)" * judges]
         for name in arms:
@@ -179,9 +170,9 @@ def wide_table(what: Study, rows: list[Row]) -> str:
                 continue
             row, share = of[name], _share(what, of, of[name])
             first = of.get(what.references[0])
-            words = [format_mean_std(row.group.final)]
+            words = [tables.format_mean_std(row.group.final)]
             words += [f"({row.words})"] * (row.words != "-")
-            words += [paired(row.group, first.group)] if first and first is not row else []
+            words += [tables.paired(row.group, first.group)] if first and first is not row else []
             if share != "-":
                 shares[name] += [float(share)] * (not judges)
                 words.append(f"keeps {share}")
@@ -192,7 +183,7 @@ def wide_table(what: Study, rows: list[Row]) -> str:
         for word, of_all in (("worst share", min), ("mean share", statistics.mean)):
             word += where
             cells.append([word, *(f"{of_all(s):.2f}" if s else "-" for s in shares.values())])
-    return markdown(["problem", *(f"{name}, %" for name in arms)], cells)
+    return tables.markdown(["problem", *(f"{name}, %" for name in arms)], cells)
 
 
 def _gained(rows: list[Row], problem: str) -> list[list[str]]:
@@ -203,14 +194,14 @@ def _gained(rows: list[Row], problem: str) -> list[list[str]]:
     within = [row for row in rows if row.arm.role == "cheap" and row.cost <= CHEAP]
     cheap, best = "-", max(within, key=lambda row: row.group.mean, default=None)
     if best:
-        cheap = f"{format_mean_std(best.group.final)}: {best.arm.name}, {best.cost:.3g}"
-        cheap += f" ({radius(best.group)})"
+        cheap = f"{tables.format_mean_std(best.group.final)}: {best.arm.name}, {best.cost:.3g}"
+        cheap += f" ({tables.radius(best.group)})"
     return [opening_row(problem, of_role, cheap)]
 
 
 def draw_rows(rows: list[Row], path: Path, title: str) -> None:
     """Mean and standard deviation of every arm, problem by problem, the baseline as a line."""
-    problems = grouped(rows, lambda row: row.problem.name)
+    problems = tables.grouped(rows, lambda row: row.problem.name)
     size = (6.4, len(problems) * (0.7 + 0.24 * max(map(len, problems.values()))))
     canvas, panels = style.panels(len(problems), 1, size)
     for panel, (name, found) in zip(panels, problems.items(), strict=True):

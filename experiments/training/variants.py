@@ -53,6 +53,8 @@ class Variant:
 
 
 EXACT = "exact"
+# The rule of the authors' code, which the paper's radii belong to.
+AUTHORS = asam_jax.elementwise(0.01, adapt=asam_jax.not_bias)
 _EARLY, _LATE = (0.0, 0.25), (0.75, 1.0)
 _LOOK, _GSAM, _WSAM = asam_jax.looksam_descent, asam_jax.gsam_descent, asam_jax.wsam_descent
 VARIANTS = {
