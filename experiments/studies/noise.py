@@ -7,8 +7,7 @@ from typing import Any
 
 from experiments.reporting.tables import format_mean_std, markdown
 from experiments.studies import fitted
-from experiments.studies.operators import THREE, arms, radii
-from experiments.studies.parameterization import DIGITS
+from experiments.studies.operators import DIGITS, THREE, arms, radii
 from experiments.studies.study import Arm, Problem, Study
 from experiments.training.weight_noise import KINDS, LEVELS
 

@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.studies import fitted
-from experiments.studies.operators import THREE, arms, radii
+from experiments.studies.operators import DIGITS, THREE, arms, radii
 from experiments.studies.study import Problem, Study
-
-# In 60 epochs SGD fits the wrong labels, too.
-DIGITS = dict(dataset="digits", label_noise=0.4, epochs=60)
 
 
 def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> list[Problem]:

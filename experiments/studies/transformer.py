@@ -5,6 +5,7 @@ optimizer is chosen on clean labels, before SAM or ASAM saw the problem, among t
 then, at that rate, the radius for each level of noise.
 """
 
+import dataclasses
 from collections.abc import Iterable
 
 from experiments.studies.operators import METHODS
@@ -21,6 +22,9 @@ TUNING = {
     "cifar10": dict(subset=5000, validation=0.5),
 }
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+# In the table that opens the report, where of two rows with the same role the last one counts.
+ROLES = {"AdamW": "base", "AdamW, twice the epochs": "twice", "SAM on AdamW": "sam"}
+ROLES |= {"ASAM, authors' rule on AdamW": "asam", "ASAM on AdamW": "asam"}
 SAM, ASAM = (0.05, 0.1, 0.2, 0.4, 0.8), (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -33,14 +37,15 @@ def problem(data: str, noise: float) -> Problem:
 
 def _of(optimizer: str, name: str, methods: Iterable[str]) -> list[Arm]:
     made = dict(optimizer=optimizer)
+    alone = made | dict(method="sgd")
     rows = [
-        Arm(name, made | dict(method="sgd"), dict(lr=RATES), origin=True, fits=True),
-        Arm(f"{name}, twice the epochs", made | dict(method="sgd"), base=name, epochs=2),
+        Arm(name, alone, dict(lr=RATES), origin=True, fits=True),
+        Arm(f"{name}, twice the epochs", alone, base=name, epochs=2),
     ]
     for method in methods:
         radii = SAM if method == "SAM" else ASAM
         rows += [Arm(f"{method} on {name}", made | METHODS[method], dict(rho=radii), base=name)]
-    return rows
+    return [dataclasses.replace(arm, role=ROLES.get(arm.name, "")) for arm in rows]
 
 
 STUDIES = {
