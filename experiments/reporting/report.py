@@ -19,7 +19,7 @@ FOOTNOTE = (
     "chosen on a validation split; the sections below have runs, devices and commands. Cost counts "
     "gradients of a whole batch, in those of the base optimizer for the same epochs: AdamW for the "
     "vit, SGD for all others. ASAM minus SAM: the mean difference over seeds, with its 95% "
-    "interval if there are several. Authors: the authors' rule, biases unscaled and eta 0.01. Cheap: "
+    "interval if there are several. Authors: the authors' rule, biases unscaled, eta 0.01. Cheap: "
     "the most accurate variant of ASAM's step that costs at most 1.1. In the paper's regime the "
     f"base optimizer fits its training labels, wrong ones too: at least {FITTED:g}% of them in its "
     "last epoch. In part: not all, but more than there are right ones, so wrong ones, too. Where "
