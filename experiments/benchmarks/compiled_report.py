@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.compiled_models import MODELS
-from experiments.benchmarks.compiled_steps import VARIANTS
+from experiments.benchmarks.compiled_steps import SOMETIMES, VARIANTS
 from experiments.benchmarks.timing import Record
 from experiments.reporting import style
 from experiments.reporting.summaries import Section, commands_of
@@ -52,7 +52,7 @@ def least(record: Record, base: Record) -> tuple[float, str]:
     """The largest of the three, and which; the mean where only every fourth step perturbs."""
     times = bound(record)
     slowest = max(times, key=times.__getitem__)
-    if record["variant"] in ("every 4", "looksam"):
+    if record["variant"] in SOMETIMES:
         return (times[slowest] + 3 * max(bound(base).values())) / 4, slowest
     return times[slowest], slowest
 
@@ -166,10 +166,9 @@ _SAID = (
     "and collectives count as often as they run. Of a condition the costliest branch counts, and "
     "where every fourth step perturbs, the bound is the mean with three of the base optimizer's. "
     "For a GPU, XLA gives neither: there FLOPs are those of the products alone. The peak is what "
-    "must fit; the sum of temporaries has more in it than is alive at once. At the second gradient "
-    "w + eps lies beside w: one shard of the parameters more, for optax.contrib.sam as well. On 8 "
-    "chips that is a good part of a chip's memory, on 256 little; the targets were set on 256. Two "
-    "gradients gather a little more than twice what one does, in optax.contrib.sam, too."
+    "must fit; the sum of temporaries has more in it than is alive at once. Two gradients "
+    "gather a little more than twice what one does, and hold w + eps beside w, as those of "
+    "optax.contrib.sam do."
 )
 
 

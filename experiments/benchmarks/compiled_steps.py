@@ -57,6 +57,7 @@ VARIANTS: dict[str, Callable[[optax.GradientTransformation], Any]] = {
     "alternating, 1st": lambda base: asam_jax.alternating(base, **REGION),
     "alternating, 2nd": lambda base: asam_jax.alternating(base, **REGION),
 }
+SOMETIMES = ("every 4", "looksam")
 GRADIENTS = ("two gradients", "plain formula", "eps")
 
 
@@ -109,7 +110,12 @@ def step(given: Problem, name: str, optimizer: Any = None) -> tuple[Callable[...
     grad = jax.grad(given.loss, has_aux=True)
 
     def one(params, rest, state, batch):
-        grad_fn = lambda at, _=None: grad(at, rest, batch)[0]  # noqa: E731
+        def grad_fn(at, _=None):
+            grads = grad(at, rest, batch)[0]
+            # In a condition XLA for GPUs makes the whole gradient on each chip unless it is told.
+            of = jax.tree.map(lambda p: p.sharding, given.params) if name in SOMETIMES else None
+            return jax.lax.with_sharding_constraint(grads, of) if of else grads
+
         at, extra = params, {}
         if name == "momentum":
             momentum = optax.tree.get(state, "mu", optax.tree.get(state, "trace"))

@@ -64,9 +64,8 @@ def table(rows: list[Row]) -> str:
     made = []
     for name, groups in _pairs(rows).items():
         accuracies = [tables.format_mean_std(group.final) for group in groups]
-        made.append(
-            [name, tables.radius(groups[0]), *accuracies, tables.paired(groups[1], groups[0])]
-        )
+        rho, gain = tables.radius(groups[0]), tables.paired(groups[1], groups[0])
+        made.append([name, rho, *accuracies, gain])
     return tables.markdown(["method", "rho", *NAMES, "rescaled minus as is"], made)
 
 

@@ -12,6 +12,8 @@ from experiments.studies import fitted
 from experiments.studies.operators import DIGITS, THREE, arms, radii
 from experiments.studies.study import Problem, Study
 
+CIFAR10 = fitted.SETTINGS | dict(model="resnet8", label_noise=0.4)
+
 
 def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> list[Problem]:
     name = f"{data}, {settings['model']}, 40% noise"
@@ -55,9 +57,6 @@ _MLP, _CNN = (
     _problems("digits", DIGITS | dict(model=model), dict(validation=0.25), "ntk", "layer", "node")
     for model in ("mlp", "cnn")
 )
-_RESNET8 = _problems(  # without node, for two cores' time
-    "cifar10", fitted.SETTINGS | dict(label_noise=0.4), fitted.TUNING, "ntk", "layer"
-)
 STUDIES = {
     "parameterization": _study(
         "parameterization",
@@ -65,11 +64,11 @@ STUDIES = {
         _MLP + _CNN,
         *(radii(0.05, 12, 2), radii(0.25, 10, 2), radii(0.5, 10, 2)),
     ),
-    # About the radii that `operators_cifar10` chose.
+    # Without node, for two cores' time, and about the radii that `operators_cifar10` chose.
     "parameterization_cifar10": _study(
         "parameterization_cifar10",
         "on CIFAR-10",
-        _RESNET8,
+        _problems("cifar10", CIFAR10, fitted.TUNING, "ntk", "layer"),
         *(radii(0.05946, 7, 1), radii(0.2973, 5, 1), radii(0.8409, 3, 1)),
     ),
 }

@@ -102,9 +102,7 @@ def analyse(what: Study, lines: list[tables.Record]) -> list[Row]:
         own = any(tables.setting(line, "own_draw") for line in drawn.get(what.references[0], []))
         shortest = min((r["epochs"] for runs in drawn.values() for r in runs), default=1)
         for arm in what.arms:
-            runs = [
-                line for line in drawn.get(arm.name, []) if tables.setting(line, "own_draw") == own
-            ]
+            runs = [r for r in drawn.get(arm.name, []) if tables.setting(r, "own_draw") == own]
             if not runs:
                 continue
             judged = matching(what, what.judging(problem, arm), arm, choices, lines, tuning=True)
