@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.compiled_models import MODELS
-from experiments.benchmarks.compiled_steps import SOMETIMES, VARIANTS
+from experiments.benchmarks.compiled_steps import GRADIENTS, SOMETIMES, VARIANTS
 from experiments.benchmarks.timing import Record
 from experiments.reporting import style
 from experiments.reporting.summaries import Section, commands_of
@@ -133,7 +133,8 @@ def sections(workdir: Path) -> list[Section]:
     lines = result_lines.read_kind(workdir, KIND)
     if not lines:
         return []
-    lines.sort(key=lambda r: (list(MODELS).index(r["model"]), r["chips"]))
+    order = [*MODELS, *VARIANTS, *GRADIENTS].index
+    lines.sort(key=lambda r: (order(r["model"]), r["chips"], order(r["variant"])))
     found = grouped(lines, lambda r: (r["model"], r["topology"]))
     body, reached = [], []
     for (model, topology), records in found.items():
@@ -166,9 +167,8 @@ _SAID = (
     "and collectives count as often as they run. Of a condition the costliest branch counts, and "
     "where every fourth step perturbs, the bound is the mean with three of the base optimizer's. "
     "For a GPU, XLA gives neither: there FLOPs are those of the products alone. The peak is what "
-    "must fit; the sum of temporaries has more in it than is alive at once. Two gradients "
-    "gather a little more than twice what one does, and hold w + eps beside w, as those of "
-    "optax.contrib.sam do."
+    "must fit; the sum of temporaries has more in it than is alive at once. Two gradients gather "
+    "little more than twice what one does and hold w + eps beside w, optax.contrib.sam's as well."
 )
 
 
