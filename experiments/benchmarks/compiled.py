@@ -75,7 +75,7 @@ def devices_of(topology: str) -> tuple[list[Any], dict[str, Any]]:
             found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ConfigError(f"topology {topology!r} needs {needs}: {error}") from error
-    # No device to try tilings on: products by cuBLAS.
+    # Triton's tilings are chosen by trying them on a device.
     options = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
     return found.devices, options if chip == "h100" else {}
 

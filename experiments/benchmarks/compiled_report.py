@@ -176,17 +176,18 @@ def _picture(drawn: dict[tuple[str, str], dict[str, Record]], path: Path) -> Non
     """Bound and memory of each variant beside the base optimizer's, model by model."""
     models = grouped(drawn, lambda key: key[0])
     canvas, panels = style.panels(len(models), 2, (8.6, 0.6 + 2.3 * len(models)))
-    looks = dict(zip(dict.fromkeys(topology for _, topology in drawn), "osDv^<>pP*X", strict=False))
+    topologies = list(dict.fromkeys(topology for _, topology in drawn))
     for row, (model, keys) in enumerate(models.items()):
         names = [name for name in VARIANTS if any(name in drawn[key] for key in keys)]
         pair = panels[2 * row : 2 * row + 2]
         for key in keys:
             of, base = drawn[key], drawn[key]["base"]
-            marked: Any = dict(marker=looks[key[1]], ms=5, ls="", alpha=0.7)
+            look = topologies.index(key[1])
+            marked: Any = dict(marker="osDv^<>pP*X"[look], color=f"C{look}", ms=5, ls="", alpha=0.7)
             rows = [names.index(name) for name in of]
             times = [least(line, base)[0] / least(base, base)[0] for line in of.values()]
-            peaks = [line["peak_bytes"] / base["peak_bytes"] for line in of.values()]
             pair[0].plot(times, rows, label=key[1], **marked)
+            peaks = [line["peak_bytes"] / base["peak_bytes"] for line in of.values()]
             pair[1].plot(peaks, rows, **marked)
         for panel in pair:
             panel.set_yticks(range(len(names)), names if panel is pair[0] else [], fontsize=8)

@@ -1,7 +1,6 @@
 """`study operators`: which T_w to use, each at its own radius.
 
-SAM and four operators of ASAM, radii in steps of 2^(1/4) on a validation split. A factor of two
-between radii stops up to twice short of the edge behind the best one, and decides by luck.
+SAM and four operators of ASAM, radii in steps of 2^(1/4) on a validation split.
 `operators_digits` and `operators_cifar10` differ in the radii that are tried.
 """
 
@@ -33,7 +32,7 @@ def radii(smallest: float, count: int, an_octave: int = 4) -> tuple[float, ...]:
 
 
 def arms(names: Iterable[str], *grids: Sequence[float], **roles: str) -> tuple[Arm, ...]:
-    """SGD, and methods by name, each with the radii that are tried."""
+    """SGD and methods by name, with the radii that are tried, and by name what their role is."""
     methods = (
         Arm(name, METHODS[name], dict(rho=grid), role=roles.get(name, ""))
         for name, grid in zip(names, grids, strict=True)
@@ -42,13 +41,12 @@ def arms(names: Iterable[str], *grids: Sequence[float], **roles: str) -> tuple[A
 
 
 def _study(name: str, title: str, problems: tuple[Problem, ...], *grids) -> Study:
-    roles = dict(SGD="base", SAM="sam", ASAM="asam")  # in the table that opens the report
     return Study(
         name=name,
         title=title,
         question=QUESTION,
         problems=problems,
-        arms=arms(METHODS, *grids, **roles),
+        arms=arms(METHODS, *grids, SGD="base", SAM="sam", ASAM="asam"),
         references=("SGD", "SAM", "ASAM, authors' rule"),
     )
 

@@ -12,8 +12,6 @@ from experiments.studies import fitted
 from experiments.studies.operators import DIGITS, THREE, arms, radii
 from experiments.studies.study import Problem, Study
 
-CIFAR10 = fitted.SETTINGS | dict(model="resnet8", label_noise=0.4)
-
 
 def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> list[Problem]:
     name = f"{data}, {settings['model']}, 40% noise"
@@ -68,7 +66,7 @@ STUDIES = {
     "parameterization_cifar10": _study(
         "parameterization_cifar10",
         "on CIFAR-10",
-        _problems("cifar10", CIFAR10, fitted.TUNING, "ntk", "layer"),
+        _problems("cifar10", {**fitted.problem(0.4).settings}, fitted.TUNING, "ntk", "layer"),
         *(radii(0.05946, 7, 1), radii(0.2973, 5, 1), radii(0.8409, 3, 1)),
     ),
 }
