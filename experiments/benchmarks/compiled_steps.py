@@ -112,11 +112,13 @@ def step(given: Problem, name: str, optimizer: Any = None) -> tuple[Callable[...
     def one(params, rest, state, batch):
         def grad_fn(at, _=None):
             grads = grad(at, rest, batch)[0]
+            if name not in SOMETIMES:
+                return grads
             # In a condition XLA for GPUs makes the whole gradient on each chip unless it is told.
-            of = jax.tree.map(lambda p: p.sharding, given.params) if name in SOMETIMES else None
-            return jax.lax.with_sharding_constraint(grads, of) if of else grads
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, given.params)
+            return jax.lax.with_sharding_constraint(grads, shardings)
 
-        at, extra = params, {}
+        at, extra = params, dict(grad_fn=grad_fn)  # which a base alone ignores
         if name == "momentum":
             momentum = optax.tree.get(state, "mu", optax.tree.get(state, "trace"))
             at = asam_jax.momentum_ascent(params, momentum, **REGION)
@@ -130,8 +132,6 @@ def step(given: Problem, name: str, optimizer: Any = None) -> tuple[Callable[...
             grads, new = grad(at, rest, batch)
         if name.startswith("alternating"):
             extra = dict(perturb=name.endswith("1st"))
-        elif optimizer is not given.base:
-            extra = dict(grad_fn=grad_fn)
         updates, state = tx.update(grads, state, params, **extra)
         if name == "own eps" and jax.tree.leaves(new):
             new = jax.lax.pmean(new, AXIS)

@@ -6,19 +6,18 @@ it is and carried over, and chosen anew.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from experiments.studies import fitted
 from experiments.studies.operators import DIGITS, THREE, arms, radii
-from experiments.studies.study import Problem, Study
+from experiments.studies.study import Problem, Settings, Study
 
 
-def _problems(data: str, settings: dict[str, Any], tuning, *scalings: str) -> list[Problem]:
+def _problems(data: str, settings: Settings, tuning: Settings, *scalings: str) -> list[Problem]:
     name = f"{data}, {settings['model']}, 40% noise"
     return [
         Problem(
             f"{name}, {scaling}",
-            settings | dict(parameterization=scaling),
+            {**settings, "parameterization": scaling},
             tuning,
             origin=None if scaling == "as is" else f"{name}, as is",
         )
@@ -66,7 +65,7 @@ STUDIES = {
     "parameterization_cifar10": _study(
         "parameterization_cifar10",
         "on CIFAR-10",
-        _problems("cifar10", {**fitted.problem(0.4).settings}, fitted.TUNING, "ntk", "layer"),
+        _problems("cifar10", fitted.problem(0.4).settings, fitted.TUNING, "ntk", "layer"),
         *(radii(0.05946, 7, 1), radii(0.2973, 5, 1), radii(0.8409, 3, 1)),
     ),
 }
