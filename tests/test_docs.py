@@ -1,17 +1,24 @@
 """The pages in docs: their Python runs, links lead somewhere, numbers are those of the results."""
 
+import functools
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import jax
 import pytest
+import tyro
 
 import asam_jax
 import asam_jax.nnx
 import asam_jax.typing
+from experiments import cli
+from experiments.benchmarks.compiled_steps import variants_of
+from experiments.studies import language
+from experiments.studies.study import study
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -103,3 +110,32 @@ def test_the_choosers_shares_are_those_of_the_results():
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
     assert [page.name for page in PAGES if f": {page.name}\n" not in menu] == []
+
+
+def test_the_command_line_understands_every_command(monkeypatch):
+    """Those of the results among them, so that a reader can make the numbers again."""
+    called, parse = [], tyro.cli
+
+    def only_parsed(target, **how):
+        kept = functools.wraps(target)(lambda *args, **kwargs: called.append((args, kwargs)))
+        return parse(kept, **how)
+
+    monkeypatch.setattr(cli.tyro, "cli", only_parsed)
+    blocks = re.findall(r"```bash\n(.*?)```", RESULTS + "".join(TEXTS.values()), flags=re.DOTALL)
+    commands = re.findall(r"python -m experiments\b([^\n\"&]*)", "\n".join(blocks))
+    for number, command in enumerate(commands, start=1):
+        cli._call(shlex.split(command))
+        args, given = called[-1]
+        assert len(called) == number, command
+        if command.startswith(" study"):
+            known = language.PROBLEMS, language.ARMS
+            if given["name"] != "language":
+                whole = study(given["name"])
+                known = ([one.name for one in each] for each in (whole.problems, whole.arms))
+            for names, those in zip((given["problems"], given["arms"]), known, strict=True):
+                assert set(names) <= set(those), command
+        if command.startswith(" benchmark compiled"):
+            (options,) = args or given.values()
+            for model in options.model:
+                assert set(options.variant) <= set(variants_of(model)), command
+    assert len(commands) > 40

@@ -1,6 +1,7 @@
 """Studies: what they run, what they choose and by what, and the tables of their lines."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def all_lines(edge=False):
 
 
 def test_the_tables_mark_edges_and_pair_seeds(tmp_path):
-    first, second = report.of_study(ASKED, all_lines())
+    first, second = report.of_study(Path("runs"), ASKED, all_lines())
     assert first.title == "What was asked: one" and "A question." in first.body
     row = next(text for text in first.body.splitlines() if text.startswith("| SAM"))
     assert "rho 0.2 " in row and "73.00 ± 1.00" in row and "+2.00 [2.00, 2.00]" in row
@@ -136,7 +137,7 @@ def test_the_tables_mark_edges_and_pair_seeds(tmp_path):
     name, draw = second.pictures[0]
     draw(tmp_path / name)
     assert (tmp_path / name).stat().st_size > 5_000 and name == "asked_two.png"
-    assert "rho 0.4 (*)" in report.of_study(ASKED, all_lines(edge=True))[0].body
+    assert "rho 0.4 (*)" in report.of_study(Path("runs"), ASKED, all_lines(edge=True))[0].body
     ((problem, _, base, twice, sam, asam, _, cheap),) = first.gained
     assert (problem, base, twice, cheap) == ("one, CPU", "71.00 ± 1.00", "-", "-")
     assert sam == "73.00 ± 1.00 (0.2)" and asam.endswith(" (0.5, authors)")
@@ -144,13 +145,13 @@ def test_the_tables_mark_edges_and_pair_seeds(tmp_path):
 
 def test_the_wide_table_has_a_row_a_problem():
     wide = dataclasses.replace(ASKED, wide=True, share=("SGD", "ASAM"))
-    (section,) = report.of_study(wide, all_lines())
+    (section,) = report.of_study(Path("runs"), wide, all_lines())
     rows = [text for text in section.body.splitlines() if text.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows[2:4]] == ["one", "two"]
     assert "keeps 0.40" in rows[2] and "| mean share " in section.body
     first = dataclasses.replace(wide.problems[0], judges=True)
     judged = dataclasses.replace(wide, problems=(first, wide.problems[1]))
-    (section,) = report.of_study(judged, all_lines())
+    (section,) = report.of_study(Path("runs"), judged, all_lines())
     assert "| one (chosen here) " in section.body and "| mean share elsewhere " in section.body
 
 
@@ -159,9 +160,9 @@ def test_lines_with_a_draw_of_their_own_come_before_older_ones():
     final = engine.finals(ASKED, engine.choose(ASKED, lines_of(runs, tuned)))
     shared = [dataclasses.replace(run, data_seed=None) for run in (*runs, *final)]
     older = lines_of(shared, lambda run: tuned(run) if run.validation else 10.0)
-    (section, _) = report.of_study(ASKED, older)
+    (section, _) = report.of_study(Path("runs"), ASKED, older)
     assert "All seeds share one subset" in section.body and "10.00 ± 0.00" in section.body
-    newer = report.of_study(ASKED, [*older, *all_lines()])[0]
+    newer = report.of_study(Path("runs"), ASKED, [*older, *all_lines()])[0]
     assert "All seeds share" not in newer.body and "10.00" not in newer.body
 
 

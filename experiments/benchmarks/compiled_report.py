@@ -10,7 +10,7 @@ from experiments.benchmarks.compiled_models import MODELS
 from experiments.benchmarks.compiled_steps import GRADIENTS, SOMETIMES, VARIANTS
 from experiments.benchmarks.timing import Record
 from experiments.reporting import style
-from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.summaries import Section, commands
 from experiments.reporting.tables import grouped, markdown
 from experiments.training import result_lines
 
@@ -153,10 +153,21 @@ def sections(workdir: Path) -> list[Section]:
     )
     versions = ", ".join(sorted({line["versions"]["jax"] for line in lines}))
     said = f"{_SAID} JAX {versions}. Figures of the chips: {figures}."
-    body = "\n\n".join([said, *body, commands_of(lines)])
+    body = "\n\n".join([said, *body, commands(workdir, *_words(found))])
     drawn = {key: {record["variant"]: record for record in of} for key, of in found.items()}
     drawn = {key: of for key, of in drawn.items() if "base" in of and key[0] != "small"}
     return [Section(TITLE, body, (("compiled.png", partial(_picture, drawn)),) * bool(drawn))]
+
+
+def _words(found: dict[tuple[str, str], list[Record]]) -> list[list[str]]:
+    """A command for all TPUs, or GPUs, that the same steps of a model are compiled for."""
+    steps = {key: tuple(line["variant"] for line in lines) for key, lines in found.items()}
+    alike = grouped(steps, lambda key: (key[0], key[1].startswith("h100"), steps[key]))
+    called = []
+    for (model, _, names), keys in alike.items():
+        called.append(["benchmark", "compiled", "--topology", *(topology for _, topology in keys)])
+        called[-1] += ["--model", model, "--variant", *names]
+    return called
 
 
 _SAID = (

@@ -5,6 +5,7 @@ least on everything else, so that it shows what the perturbation adds at its wor
 """
 
 import dataclasses
+import itertools
 import statistics
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,7 @@ def sections(workdir: Path) -> list[Section]:
 def run(options: Leaves) -> None:
     """Measures step by step, prints the table and stores the lines."""
     shared = provenance.stamp()
-    lines = [
-        measure(number, form, options.repeats) | shared
-        for number in options.leaves
-        for form in NAMES
-    ]
+    steps = itertools.product(options.leaves, NAMES)
+    lines = [measure(number, form, options.repeats) | shared for number, form in steps]
     print(describe(lines))
     timing.store(options.workdir, lines)

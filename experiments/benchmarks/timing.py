@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.reporting.summaries import Section, commands_of
+from experiments.reporting.summaries import Section, commands, flags
 from experiments.reporting.tables import Record, grouped
 from experiments.training import result_lines
 
@@ -87,9 +87,9 @@ def sections(
     title: Callable[[Record], str],
     describe: Callable[[list[Record]], str],
 ) -> list[Section]:
-    """A part of the report for the stored lines of each title, with the command that made them."""
-    found = grouped(result_lines.read_kind(workdir, kind), title)
-    return [
-        Section(name, f"{describe(lines)}\n\n{commands_of(lines[:1])}")
-        for name, lines in found.items()
-    ]
+    """A part of the report for the stored lines of each title, with the command that makes them."""
+    made = []
+    for name, lines in grouped(result_lines.read_kind(workdir, kind), title).items():
+        words = [*kind.split("_"), *flags(lines[0], ("model", "batch_size", "dtype", "repeats"))]
+        made.append(Section(name, f"{describe(lines)}\n\n{commands(workdir, words)}"))
+    return made

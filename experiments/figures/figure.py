@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.run import Run
-from experiments.reporting.summaries import Section, commands_of, machines
+from experiments.reporting.summaries import Section, commands, flags, machines
 from experiments.reporting.tables import Record, grouped
 from experiments.training import provenance, result_lines
 from experiments.training.runner import workdir_lock
@@ -62,7 +62,8 @@ class Figure:
             several = [*map(str, key)] if len(experiments) > 1 else []
             picture = f"{'_'.join([self.kind, *several])}.png"
             title = ", ".join([self.title, *map(str, key[:2])])
-            body = [self.text(found), f"Measured on: {machines(found)}.", commands_of(found)]
+            words = [self.kind, *flags(dict(zip(self.keys, key, strict=True)), self.keys)]
+            body = [self.text(found), f"Measured on: {machines(found)}.", commands(workdir, words)]
             draw = partial(self.draw, found)
             made.append(Section(title, "\n\n".join(body), ((picture, draw),)))
         return made

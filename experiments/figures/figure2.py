@@ -144,5 +144,5 @@ FIGURE = Figure(
     "Figure 2: sharpness and the generalization gap",
     figure2_report.text,
     figure2_report.draw,
-    keys=("dataset", "model", "batch_norm", "epochs"),
+    keys=("dataset", "model", "epochs"),
 )

@@ -91,11 +91,8 @@ def _path(axes: Axes, line: Record) -> None:
     points = np.array(line["points"])
     marker, size = ("s", 11) if line["method"] == "sam" else ("D", 6)
     name = f"{paper.METHOD_NAMES[line['method']]}, $\\rho$ = {line['rho']:g} to its end"
-    look: dict[str, Any] = dict(
-        color=style.COLORS[line["method"]], linewidth=1.4, fillstyle="none", label=name
-    )
-    last = [len(points) - 1]
-    axes.plot(*points.T, marker=marker, markersize=size, markevery=last, **look)
+    look: Any = dict(marker=marker, markersize=size, markevery=[len(points) - 1], fillstyle="none")
+    axes.plot(*points.T, color=style.COLORS[line["method"]], linewidth=1.4, label=name, **look)
 
 
 def text(found: list[Record]) -> str:

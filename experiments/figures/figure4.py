@@ -67,17 +67,11 @@ def draw(lines: list[Record], path: Path) -> None:
     """Mean and standard deviation over seeds at each rho; SGD, which has none, as a level band."""
     found = _regions(lines)
     canvas, (axes,) = style.panels(1, 1, (5.0, 4.2))
-    for region, (label, color, marker) in REGIONS.items():
-        rows = sorted(found.get(region, []), key=lambda group: group["rho"])
-        axes.errorbar(
-            [group["rho"] for group in rows],
-            [group.mean for group in rows],
-            [group.std for group in rows],
-            color=color,
-            label=label,
-            marker=marker,
-            capsize=3,
-        )
+    for region in (region for region in REGIONS if region in found):
+        points = sorted((row["rho"], row.mean, row.std) for row in found[region])
+        rhos, means, stds = zip(*points, strict=True)
+        label, color, marker = REGIONS[region]
+        axes.errorbar(rhos, means, stds, color=color, label=label, marker=marker, capsize=3)
     for group in found.get("SGD", []):
         color, low, high = style.COLORS["sgd"], group.mean - group.std, group.mean + group.std
         axes.axhline(group.mean, color=color, linestyle="--", label="SGD ($\\rho = 0$)")

@@ -28,7 +28,8 @@ FOOTNOTE = (
 )
 MADE = (
     "Made by `python -m experiments report` from the result lines (`*.jsonl`) beside this file; "
-    "nothing in it is typed by hand. A command is that of the version which made its lines."
+    "nothing in it is typed by hand. The command of a part makes its runs, less those that are "
+    "stored; each line has the command that made it."
 )
 
 

@@ -7,7 +7,7 @@ part for each data set.
 from typing import Any
 
 from experiments.config import paper
-from experiments.reporting.summaries import Section, commands, measured_on
+from experiments.reporting.summaries import Section, bash, measured_on
 from experiments.reporting.tables import Group, by_platform, groups, runs_table
 
 FOOTNOTE = (
@@ -37,6 +37,7 @@ def sections(records: list[dict[str, Any]]) -> list[Section]:
         for title, rows in parts.items():
             if rows:
                 paired = [PAPER_FOOTNOTE] * any(map(paper.entry, rows))
-                body = [runs_table(rows), FOOTNOTE, *paired, measured_on(rows), commands(rows)]
+                made_by = bash(run["command"] for group in rows for run in group.runs)
+                body = [runs_table(rows), FOOTNOTE, *paired, measured_on(rows), made_by]
                 made.append(Section(f"{title}{where}", "\n\n".join(body)))
     return made

@@ -1,6 +1,7 @@
 """A part of the report, and what each part says of where its numbers come from."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,18 @@ def arithmetic_of(record: dict[str, Any]) -> str:
     return f"float32 ({words})" if words else "float32"
 
 
-def commands(found: list[Group]) -> str:
-    """The commands that made some rows."""
-    return commands_of(run for group in found for run in group.runs)
+def bash(lines: Iterable[str]) -> str:
+    """Commands as a block, each once."""
+    return "\n".join(["```bash", *dict.fromkeys(lines), "```"])
 
 
-def commands_of(records: Iterable[dict[str, Any]]) -> str:
-    """The commands that made some result lines, each once."""
-    return "```bash\n" + "\n".join(dict.fromkeys(r["command"] for r in records)) + "\n```"
+def commands(workdir: Path, *all_words: Iterable[Any]) -> str:
+    """The commands, of such words, by which this version makes the lines of a part in a folder."""
+    called = [("python", "-m", "experiments", *words, "--workdir", workdir) for words in all_words]
+    return bash(shlex.join(map(str, words)) for words in called)
+
+
+def flags(record: dict[str, Any], names: Iterable[str]) -> list[Any]:
+    """The words of those options that a line has values of."""
+    named = [name for name in names if record.get(name) is not None]
+    return [word for n in named for word in (f"--{n.replace('_', '-')}", record[n])]

@@ -6,6 +6,7 @@ split of the network as it is; `CHOSEN` holds them, and a test compares them wit
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,16 +76,10 @@ def draw(rows: list[Row], path: Path) -> None:
     pairs = _pairs(rows)
     for number, label in enumerate(NAMES):
         groups = [pair[number] for pair in pairs.values()]
-        axes.bar(
-            np.arange(len(pairs)) + 0.4 * number - 0.2,
-            [group.mean for group in groups],
-            0.38,
-            yerr=[group.std for group in groups],
-            color=[style.COLORS[group["method"]] for group in groups],
-            alpha=1.0 - 0.5 * number,
-            capsize=3,
-            label=label,
-        )
+        at, means = np.arange(len(pairs)) + 0.4 * number - 0.2, [group.mean for group in groups]
+        look: Any = dict(alpha=1.0 - 0.5 * number, capsize=3, label=label)
+        look |= dict(color=[style.COLORS[group["method"]] for group in groups])
+        axes.bar(at, means, 0.38, yerr=[group.std for group in groups], **look)
     axes.set_xticks(range(len(pairs)), [name.replace(", ", ",\n") for name in pairs])
     axes.set_ylim(0, 105)
     axes.set_ylabel("final test accuracy (%)")

@@ -214,7 +214,8 @@ def sections(workdir: Path) -> list[Section]:
             groups = {name: Group(tuple(found)) for name, found in of.items()}
             if BASE in groups:
                 found = list(groups.values())
-                body = [table(groups), SAID, measured_on(found), commands(found)]
+                made_by = commands(workdir, ["study", "language", "--problems", problem])
+                body = [table(groups), SAID, measured_on(found), made_by]
                 made.append(Section(f"A language model on {problem}", "\n\n".join(body)))
     return made
 

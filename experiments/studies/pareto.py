@@ -16,12 +16,8 @@ WEIGHTS |= {"look4": (0.3, 0.7), "look16": (0.3, 0.7)}
 
 def _arm(name: str) -> Arm:
     grid = dict(rho=RADII[::2], weight=WEIGHTS[name]) if name in WEIGHTS else dict(rho=RADII)
-    return Arm(
-        "ASAM" if name == EXACT else name,
-        dict(method="asam", variant=name),
-        grid,
-        role="asam" if name == EXACT else "cheap",
-    )
+    said, role = ("ASAM", "asam") if name == EXACT else (name, "cheap")
+    return Arm(said, dict(method="asam", variant=name), grid, role=role)
 
 
 STUDIES = {

@@ -63,11 +63,11 @@ def sections(workdir: Path) -> list[Section]:
         parts = {"": lines} if what.wide and lines else tables.by_platform(lines)
         for platform, found in parts.items():
             where = "" if len(parts) == 1 else f", {platform.upper()}"
-            made += of_study(what, found, where)
+            made += of_study(workdir, what, found, where)
     return made
 
 
-def of_study(what: Study, lines: list[tables.Record], where: str = "") -> list[Section]:
+def of_study(workdir: Path, what: Study, lines: list[tables.Record], where="") -> list[Section]:
     """A part for each problem, or one for all where the study is wide."""
     rows = analyse(what, lines)
     device = result_lines.platform(lines[0]).upper() if lines else ""
@@ -81,7 +81,9 @@ def of_study(what: Study, lines: list[tables.Record], where: str = "") -> list[S
         body = [what.question, table, said, *[EDGE] * ("(*)" in table)]
         body += [ONE_DRAW] * any(not group["own_draw"] for group in all_runs)
         body += what.notes(found) if what.notes else []
-        body += [measured_on(all_runs), commands(all_runs)]
+        words = ["study", what.name, *["--problems", name] * bool(name)]
+        words += ["--tuning-seeds", len(runs)] * (len(runs) not in (0, what.tuning_seeds))
+        body += [measured_on(all_runs), commands(workdir, words)]
         picture = "_".join([what.name, *re.findall(r"[\w.]+", name), *re.findall(r"\w+", where)])
         draw = partial(draw_rows, found, title=name or what.title)
         gained = [] if what.wide else _gained(found, f"{name}, {device}")

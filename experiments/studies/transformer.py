@@ -58,10 +58,7 @@ STUDIES = {
             "eta 0; the authors' rule the weights alone, with eta 0.01, as filter-wise scales do."
         ),
         problems=tuple(problem(data, noise) for data in DATA for noise in (0.0, 0.4)),
-        arms=(
-            *_of("adamw", "AdamW", METHODS),
-            *_of("muon", "Muon", ["ASAM, authors' rule"]),
-        ),
+        arms=(*_of("adamw", "AdamW", METHODS), *_of("muon", "Muon", ["ASAM, authors' rule"])),
         references=("AdamW", "SAM on AdamW", "ASAM, authors' rule on AdamW"),
         tuning_seeds=1,
     )
