@@ -15,10 +15,10 @@ import tyro
 import asam_jax
 import asam_jax.nnx
 import asam_jax.typing
-from experiments import cli
 from experiments.benchmarks.compiled_steps import variants_of
 from experiments.studies import language
 from experiments.studies.study import study
+from tests.cli import ran
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -120,11 +120,11 @@ def test_the_command_line_understands_every_command(monkeypatch):
         kept = functools.wraps(target)(lambda *args, **kwargs: called.append((args, kwargs)))
         return parse(kept, **how)
 
-    monkeypatch.setattr(cli.tyro, "cli", only_parsed)
+    monkeypatch.setattr(tyro, "cli", only_parsed)
     blocks = re.findall(r"```bash\n(.*?)```", RESULTS + "".join(TEXTS.values()), flags=re.DOTALL)
     commands = re.findall(r"python -m experiments\b([^\n\"&]*)", "\n".join(blocks))
     for number, command in enumerate(commands, start=1):
-        cli._call(shlex.split(command))
+        ran(*shlex.split(command))
         args, given = called[-1]
         assert len(called) == number, command
         if command.startswith(" study"):

@@ -179,9 +179,7 @@ _SAID = (
     "where every fourth step perturbs, the bound is the mean with three of the base optimizer's. "
     "For a GPU, XLA gives neither: there FLOPs are those of the products alone. The peak is what "
     "must fit; the sum of temporaries has more in it than is alive at once. Two gradients gather "
-    "little more than twice what one does and hold w + eps beside w. For v5p XLA makes the second "
-    "gradient of the transformer's embedding while the activations are there, and the first not. "
-    "On every topology optax.contrib.sam's peak for the transformer is the same."
+    "little more than twice what one does and hold w + eps beside w, optax.contrib.sam's as well."
 )
 
 

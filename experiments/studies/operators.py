@@ -51,10 +51,11 @@ def _study(name: str, title: str, problems: tuple[Problem, ...], *grids) -> Stud
     )
 
 
-_CNN = {"cnn": "cnn with BatchNorm", "cnn_without_norm": "cnn without BatchNorm"}
+_NETWORKS = {"mlp": "mlp", "cnn": "cnn with BatchNorm"}
+_NETWORKS |= {"cnn_without_norm": "cnn without BatchNorm"}
 _DIGITS = tuple(
     Problem(f"digits, {words}, 40% noise", DIGITS | dict(model=model), dict(validation=0.25))
-    for model, words in {"mlp": "mlp", **_CNN}.items()
+    for model, words in _NETWORKS.items()
 )
 STUDIES = {
     "operators_digits": _study(
